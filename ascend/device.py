@@ -1,0 +1,131 @@
+"""Which device is used: Ascend, then GPU, then CPU, each tried before it is chosen."""
+
+import functools
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+TARGETS = ("Ascend", "GPU", "CPU")
+PROBE_SECONDS = 180  # an Ascend's first operator is compiled, which takes a minute
+
+# run in a process of its own: a set_device that fails may leave its process unusable
+PROBE = """
+import sys, numpy, mindspore
+mindspore.set_device(sys.argv[1])
+ones = mindspore.Tensor(numpy.ones((16, 16), numpy.float32))
+if (mindspore.ops.matmul(ones, ones).asnumpy() != 16).any():
+    raise RuntimeError("a matrix product came out wrong")
+"""
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; one line says why."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device in use.
+
+    Attributes:
+        target: "Ascend", "GPU" or "CPU".
+        reason: one line: why this one, and why none before it.
+    """
+
+    target: str
+    reason: str
+
+
+def choose_device(name: str = "auto") -> Device:
+    """Choose a device and set it for this process.
+
+    Args:
+        name: "auto", or "Ascend", "GPU" or "CPU" in any case.
+
+    Raises:
+        DeviceError: the named device is unknown, not there or does not work.
+    """
+    known = {target.lower(): target for target in TARGETS}
+    if name.lower() != "auto":
+        if name.lower() not in known:
+            raise DeviceError(f"unknown device {name!r}; there are auto, {', '.join(TARGETS)}")
+        target = known[name.lower()]
+        works, reason = check_device(target)
+        if not works:
+            raise DeviceError(f"{target} cannot be used: {reason}; --device auto takes what works")
+        return _set(target, f"{target}: asked for")
+    refused = []
+    for target in TARGETS:
+        works, reason = check_device(target)
+        if works:
+            return _set(target, f"{target}: {', '.join(refused + [reason] * bool(reason))}")
+        refused.append(reason)
+    raise DeviceError("; ".join(refused))
+
+
+@functools.cache
+def check_device(target: str) -> tuple[bool, str]:
+    """Whether a device works, and a phrase that says why (not). A CPU is taken to work."""
+    if target == "CPU":
+        return True, ""
+    sign = find_sign(target)
+    if sign is None:
+        return False, f"no {'/dev/davinci*' if target == 'Ascend' else '/dev/nvidia*'}"
+    failure = probe(target)
+    if failure:
+        return False, f"{target} ({sign}) does not work: {failure}"
+    return True, f"{sign} is there and computes"
+
+
+def find_sign(target: str) -> str | None:
+    """What hints at an Ascend or a GPU on this machine, at no cost; None where nothing does."""
+    if target == "Ascend":
+        nodes, variables, program = "/dev/davinci[0-9]*", ("ASCEND_HOME_PATH",), "npu-smi"
+    else:
+        nodes, variables, program = "/dev/nvidia[0-9]*", ("CUDA_HOME",), "nvidia-smi"
+    found = sorted(glob.glob(nodes))
+    found += [f"${variable}" for variable in variables if os.environ.get(variable)]
+    found += [program] if shutil.which(program) else []
+    return found[0] if found else None
+
+
+def probe(target: str) -> str | None:
+    """Set the device and multiply two matrices in another process; what went wrong, or None."""
+    with tempfile.TemporaryDirectory() as folder:  # MindSpore leaves files where it runs
+        try:
+            result = subprocess.run(
+                [sys.executable, "-c", PROBE, target],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PROBE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no answer within {PROBE_SECONDS} s"
+    if result.returncode == 0:
+        return None
+    if result.returncode < 0:
+        return f"ended by signal {-result.returncode}"
+    libraries = rf"Load dynamic library: (\S*{target.lower()}\S* failed\. .*)"
+    unloaded = re.findall(libraries, result.stderr)
+    if unloaded:  # says more than the exception
+        return unloaded[0]
+    raised = re.findall(r"^\w*(?:Error|Exception): (.*)$", result.stderr, re.MULTILINE)
+    message = raised[-1] if raised else f"exit code {result.returncode}"
+    return re.split(r"(?<=[.;]) ", message)[0].rstrip(".;")
+
+
+def _set(target: str, reason: str) -> Device:
+    import mindspore
+
+    try:
+        mindspore.set_device(target)
+    except RuntimeError as error:  # this process already computes on another device
+        line = str(error).splitlines()[0]
+        raise DeviceError(f"{target} cannot be set: {line}") from None
+    return Device(target, reason)

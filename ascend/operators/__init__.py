@@ -1,0 +1,25 @@
+"""Operators with more than one form; each function returns the form for the current device.
+
+A form is an ``nn.Cell`` chosen once, when the graph is built. The *plain* form is written in
+ordinary differentiable operators and serves every device. The *compiled* form is a C++ kernel for
+the CPU (``kernels/``) with its gradient, built at installation where a compiler is present: on a
+CPU most of a plain step's time goes to elementwise kernels that such a kernel fuses.
+"""
+
+from ascend.operators.adamw import AdamW
+from ascend.operators.attention import attention
+from ascend.operators.cross_entropy import cross_entropy
+from ascend.operators.form import describe_forms
+from ascend.operators.rms_norm import rms_norm
+from ascend.operators.rotary import rotary
+from ascend.operators.swiglu import swiglu
+
+__all__ = [
+    "AdamW",
+    "attention",
+    "cross_entropy",
+    "describe_forms",
+    "rms_norm",
+    "rotary",
+    "swiglu",
+]

@@ -1,0 +1,85 @@
+// A small pool of threads that sleep while there is nothing to do (an OpenMP team would spin and
+// take the cores from the framework's own threads).
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace taichu {
+
+class Pool {
+ public:
+  static Pool& instance() {
+    static Pool* pool = new Pool();  // never destroyed: its threads may outlive static objects
+    return *pool;
+  }
+
+  // Calls work(i) for every i in [0, count), on all threads; returns when all are done.
+  void run(int64_t count, const std::function<void(int64_t)>& work) {
+    std::unique_lock<std::mutex> alone(entrance_);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      work_ = &work;
+      count_ = count;
+      next_ = 0;
+      busy_ = static_cast<int>(threads_.size());
+      ++generation_;
+    }
+    wake_.notify_all();
+    drain();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+ private:
+  Pool() {
+    unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+    for (unsigned i = 1; i < cores; ++i) {
+      threads_.emplace_back([this] { serve(); });
+      threads_.back().detach();
+    }
+  }
+
+  void drain() {
+    for (int64_t i = next_++; i < count_; i = next_++) (*work_)(i);
+  }
+
+  void serve() {
+    int64_t seen = 0;
+    while (true) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      lock.unlock();
+      drain();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex entrance_, mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> threads_;
+  const std::function<void(int64_t)>* work_ = nullptr;
+  std::atomic<int64_t> next_{0};
+  int64_t count_ = 0, generation_ = 0;
+  int busy_ = 0;
+};
+
+// Splits [0, rows) into blocks and calls work(first, last) for each.
+inline void parallel_rows(int64_t rows, const std::function<void(int64_t, int64_t)>& work,
+                          int64_t block = 128) {
+  int64_t blocks = (rows + block - 1) / block;
+  if (blocks <= 1) return work(0, rows);
+  Pool::instance().run(blocks, [&](int64_t i) {
+    work(i * block, std::min(rows, (i + 1) * block));
+  });
+}
+
+}  // namespace taichu

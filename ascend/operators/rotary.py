@@ -1,0 +1,45 @@
+"""Rotary position (Su et al., 2104.09864, eq. 34), in the half-split layout of LLaMA and Qwen."""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from ascend.operators.form import choose_form, kernel
+
+
+class PlainRotary(nn.Cell):
+    """Turn each pair (x[k], x[k + K/2]) by its angle.
+
+    Inputs: x (N, H, K); cos, sin (N, K/2). Output: (N, H, K).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.split = ops.Split(-1, 2)
+
+    def construct(self, x_NHK, cos_NK, sin_NK):
+        first, second = self.split(x_NHK)
+        cos, sin = ops.expand_dims(cos_NK, 1), ops.expand_dims(sin_NK, 1)
+        return ops.concat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+class CompiledRotary(nn.Cell):
+    """The same function in one pass; its gradient is the turn by the opposite angle."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = kernel(
+            "rotary", lambda x, cos, sin, direction: x, lambda x, cos, sin, direction: x
+        )
+        self.there = ms.Tensor([1.0], ms.float32)
+        self.back = ms.Tensor([-1.0], ms.float32)
+
+    def construct(self, x_NHK, cos_NK, sin_NK):
+        return self.turn(x_NHK, cos_NK, sin_NK, self.there)
+
+    def bprop(self, x, cos, sin, out, dout):
+        return self.turn(dout, cos, sin, self.back), ops.zeros_like(cos), ops.zeros_like(sin)
+
+
+def rotary(form: str | None = None) -> nn.Cell:
+    """The rotary Cell for the current device; see `PlainRotary` for its inputs."""
+    return choose_form(PlainRotary, CompiledRotary, form)

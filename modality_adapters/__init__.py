@@ -1,0 +1,59 @@
+"""Files <-> grids <-> patches: everything that knows a media format lives here.
+
+`create_adapter("image", {"shape": [1, 32, 32, 3], "patch": [1, 8, 8]})` gives an adapter; its
+`read` and `write` go between files and grids, its `geometry` between grids and patches. A module
+of this package that names a class `ADAPTER` adds that modality; nothing else need change.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import fields
+
+from modality_adapters.errors import MediaError
+from modality_adapters.grid import GridGeometry
+
+
+def _find_adapters() -> dict[str, type]:
+    modules = (
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+    )
+    found = [module.ADAPTER for module in modules if hasattr(module, "ADAPTER")]
+    return {adapter.name: adapter for adapter in found}
+
+
+ADAPTERS: dict[str, type] = _find_adapters()
+
+
+def create_adapter(name: str, settings: dict):
+    """The adapter of a modality with settings such as {"shape": [...], "patch": [...]}.
+
+    Raises ValueError for an unknown modality or setting, naming the nearest right one, and for
+    values that do not fit.
+    """
+    if name not in ADAPTERS:
+        raise ValueError(f"unknown modality '{name}'; {_nearest(name, ADAPTERS)}")
+    adapter = ADAPTERS[name]
+    settings = dict(settings)
+    names = [field.name for field in fields(adapter)]
+    with_geometry = "geometry" in names
+    known = (["shape", "patch"] if with_geometry else []) + [n for n in names if n != "geometry"]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"{name}: unknown setting '{key}'; {_nearest(key, known)}")
+    if with_geometry:
+        missing = [key for key in ("shape", "patch") if key not in settings]
+        if missing:
+            raise ValueError(f"{name}: setting '{missing[0]}' is missing")
+        shape, patch = settings.pop("shape"), settings.pop("patch")
+        settings["geometry"] = GridGeometry(tuple(shape), tuple(patch))
+    return adapter(**settings)
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+
+
+__all__ = ["ADAPTERS", "GridGeometry", "MediaError", "create_adapter"]

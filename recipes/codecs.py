@@ -1,0 +1,65 @@
+"""Train the codec of each grid modality (FSQ, 2309.15505).
+
+    taichu train recipes/codecs.yaml manifest=my/manifest.jsonl
+
+Reads every medium of the manifest through its adapter once, then teaches one small autoencoder a
+modality to write its patches as codes. Leaves a folder with codecs/<modality>.safetensors.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from ascend.device import choose_device
+from taichu.codec import CodecObjective
+from taichu.config import load_size
+from taichu.pretrained import create_adapters, create_codecs, save_codecs
+from taichu.prepared import prepare
+from taichu.trainer import TrainConfig, Trainer
+
+
+@dataclass(frozen=True)
+class Config:
+    manifest: str
+    out: str
+    cache: str
+    model: str
+    train: TrainConfig
+    device: str = "auto"
+    seed: int = 0
+
+
+def main(config: Config) -> Path:
+    """Train all codecs; returns the folder that holds them."""
+    print(choose_device(config.device).reason, flush=True)
+    ms.set_seed(config.seed)
+    model = load_size(config.model)
+    adapters, codecs = create_adapters(model), create_codecs(model)
+    data = prepare(config.manifest, "train", model.modalities, config.cache)
+    out = Path(config.out)
+    for name, codec in codecs.items():
+        grids, geometry = data.grids[name], adapters[name].geometry
+
+        def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
+            random = np.random.default_rng((config.seed, k))
+            chosen = grids[np.sort(random.choice(len(grids), samples))].astype(np.float32)
+            changed = np.stack([adapter.augment(grid, random) for grid in chosen])
+            return Grids(geometry.patchify(changed))
+
+        objective = CodecObjective(codec)
+        folder = out / "training" / name
+        Trainer(objective, batch, ["error"], config.train, folder, title=f"codec {name}").run()
+        save_codecs({name: codec}, model, out)
+    return out
+
+
+@dataclass(frozen=True)
+class Grids:
+    """A batch of patches (S, T, P)."""
+
+    patches: np.ndarray
+
+    def arrays(self):
+        return (self.patches,)

@@ -1,0 +1,84 @@
+"""Train the backbone: grouped alignment, grouped decoding and joint decoding in one compiled step.
+
+    taichu train recipes/pretrain.yaml manifest=my/manifest.jsonl codecs=runs/codecs
+
+Each step's batch packs segments of all groups and all three trainings into the same rows; the
+weights in ``mixture`` say how much of each. A weight of 0 leaves a training out, which is all that
+the recipes grouped_alignment, grouped_decoding and joint_decoding change.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from ascend.device import choose_device
+from ascend.operators import describe_forms
+from taichu.batches import Batches, MixtureConfig
+from taichu.config import load_size
+from taichu.objectives import Objective
+from taichu.prepared import prepare
+from taichu.pretrained import Taichu, load_codecs
+from taichu.trainer import TrainConfig, Trainer
+from taichu.vocabulary import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Config:
+    manifest: str
+    codecs: str
+    out: str
+    cache: str
+    model: str
+    mixture: MixtureConfig
+    train: TrainConfig
+    tokenizer: str | None = None
+    validation_batches: int = 4
+    device: str = "auto"
+    seed: int = 0
+
+
+def main(config: Config) -> Path:
+    """Train; returns the model folder."""
+    print(choose_device(config.device).reason, describe_forms(), sep="\n", flush=True)
+    ms.set_seed(config.seed)
+    size, out = load_size(config.model), Path(config.out)
+
+    data = {s: prepare(config.manifest, s, size.modalities, config.cache) for s in ("train", "test")}
+    if config.tokenizer:
+        tokenizer = Path(config.tokenizer).read_bytes()
+    else:
+        texts = [text for sample in data["train"].samples for _, text in sample.texts]
+        tokenizer = train_tokenizer(texts, size.pieces, out / "tokenizer")
+    model = Taichu(size, tokenizer)
+    load_codecs(model.codecs, size, config.codecs)
+
+    mixture = config.mixture
+    decoding = mixture.grouped_weight > 0 or mixture.joint_weight > 0
+    batches = {}
+    for split, part in data.items():
+        codes = {n: model.encode_grids(n, grids) for n, grids in part.grids.items()} if decoding else {}
+        batches[split] = Batches(part, model.vocabulary, model.adapters, codes, mixture, config.seed)
+    print(f"a batch draws {dict(zip(mixture.groups, batches['train'].quotas))}", flush=True)
+
+    objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
+    part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]
+    evaluate = ms.jit(objective.construct)
+
+    def validate() -> dict:
+        rows = []
+        for k in range(config.validation_batches):
+            arrays = batches["test"](k).arrays()
+            rows.append(evaluate(*(ms.Tensor(a) for a in arrays))[1].asnumpy())
+        return {n: round(float(v), 5) for n, v in zip(part_names, np.mean(rows, 0))}
+
+    trainer = Trainer(
+        objective, batches["train"], part_names, config.train, out / "training", validate, "backbone"
+    )
+    trainer.run()
+    model.save_pretrained(out / "model")
+    skipped = data["train"].skipped + data["test"].skipped
+    if skipped:
+        print(f"{len(skipped)} rows were skipped:", *skipped, sep="\n  ", flush=True)
+    return out / "model"

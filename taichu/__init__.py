@@ -1,0 +1,19 @@
+"""taichu: unified models of text, image, audio, video and 3D on MindSpore.
+
+    from taichu import Taichu
+    model = Taichu.from_pretrained("runs/demo/model")
+    model.embed(text="a red seven"), model.generate(into="image", text="a red seven", seed=1)
+"""
+
+import ascend  # noqa: F401  (quiets MindSpore, which must happen before MindSpore is imported)
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    # MindSpore takes seconds to import; commands that only read files do without it
+    if name in ("Taichu", "Sampling"):
+        from taichu import pretrained
+
+        return getattr(pretrained, name)
+    raise AttributeError(f"module 'taichu' has no attribute {name!r}")

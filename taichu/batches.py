@@ -1,0 +1,230 @@
+"""Batches: draw samples by group, lay them out, pack them.
+
+Batch k is a function of (seed, k) alone, so a run that was stopped goes on with exactly the batches
+it would have seen.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from taichu.config import nearest
+from taichu.errors import ConfigError
+from taichu.layout import GROUPED, JOINT, NOT_DECODED, Segment, Span
+from taichu.packing import BatchShape, Layout, PackedBatch, pack
+from taichu.prepared import PreparedData
+from taichu.vocabulary import TEXT, Vocabulary
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """What is drawn for a batch, and what is learned from it.
+
+    A group is two sides of modalities, written "text-image" or "text-audio+image": each side is
+    observed and pooled once, and decoded from the other side once.
+    """
+
+    groups: dict[str, float]  # group -> share of the draws
+    alignment_weight: float = 1.5  # alpha (VALOR eq. 7); 0 leaves grouped alignment out
+    grouped_weight: float = 1.0  # of grouped decoding; 0 leaves it out
+    joint_weight: float = 1.0  # of joint decoding; 0 leaves it out
+    joint_share: float = 0.2  # share of the draws laid out for joint decoding
+    dropped_conditions: float = 0.08  # share of decoding segments without their condition
+    augment: bool = True  # label-preserving changes of observed media
+    rows: int = 32  # B
+    length: int = 128  # L
+    fill: float = 0.95  # share of the B x L positions that the draws are planned to take
+    languages: tuple[str, ...] = field(default_factory=tuple)  # texts used; none: all
+
+    def __post_init__(self):
+        if not (self.alignment_weight > 0 or self.grouped_weight > 0 or self.joint_weight > 0):
+            raise ConfigError("mixture: all three weights are 0; nothing would be learned")
+
+
+class Batches:
+    """Packed batches of one split.
+
+    Args:
+        data: prepared samples.
+        vocabulary: the joint vocabulary.
+        adapters: name -> adapter, in the model's order.
+        codes: name -> (n, T) codes of ``data.grids``; may be empty where nothing is decoded.
+        mixture: what is drawn.
+        seed: of all draws.
+
+    Raises:
+        ConfigError: a group names an unknown modality, or no sample holds all of a group.
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        vocabulary: Vocabulary,
+        adapters: dict,
+        codes: dict[str, np.ndarray],
+        mixture: MixtureConfig,
+        seed: int,
+    ):
+        self.data, self.vocabulary, self.adapters, self.codes = data, vocabulary, adapters, codes
+        self.mixture, self.seed = mixture, seed
+        self.groups = [parse_group(name, adapters) for name in mixture.groups]
+        self.members = [data.having(left + right) for left, right in self.groups]
+        for name, members in zip(mixture.groups, self.members):
+            if not len(members):
+                raise ConfigError(f"mixture.groups.{name}: no sample of the data holds all of it")
+        self.captions = data.captions()
+        self.coordinates = {n: a.geometry.coordinates() for n, a in adapters.items()}
+        self.pieces = [
+            [
+                np.array(vocabulary.encode(text), np.int32)
+                for language, text in sample.texts
+                if not mixture.languages or language in mixture.languages
+            ]
+            for sample in data.samples
+        ]
+        self._orders = [(-1, None)] * len(self.groups)  # each group's epoch and its permutation
+        self.joint = mixture.joint_weight > 0
+        self.decoding = mixture.grouped_weight > 0 or self.joint
+        self.aligned = mixture.alignment_weight > 0
+        self.quotas = self._plan()
+        self.shape = self._shape()
+
+    def __call__(self, k: int) -> PackedBatch:
+        """Batch k."""
+        random = np.random.default_rng((self.seed, k))
+        layouts = [
+            self.draw(group, self._sample(group, k * quota + i), random)
+            for group, quota in enumerate(self.quotas)
+            for i in range(quota)
+        ]
+        weights = self.mixture.grouped_weight, self.mixture.joint_weight
+        return pack(layouts, self.shape, self.vocabulary, *weights)[0]
+
+    def draw(self, group: int, sample: int, random: np.random.Generator) -> Layout:
+        """Lay out one sample for one group."""
+        left, right = self.groups[group]
+        caption = int(self.captions[sample])
+        texts = self.pieces[sample]
+        text = texts[random.integers(len(texts))] if texts else None
+        if self.joint and random.random() < self._joint_share():
+            order = [str(m) for m in random.permutation(left + right)]
+            cut = int(random.integers(1, len(order)))
+            sides = order[:cut], order[cut:]
+            segments = tuple(
+                self._segment(sample, text, seen, made, JOINT, random)
+                for seen, made in (sides, sides[::-1])
+            )
+            return Layout(segments, group, caption)
+        segments = []
+        for seen, made in ((left, right), (right, left)):
+            decoding = GROUPED if self.mixture.grouped_weight > 0 else NOT_DECODED
+            one = [made[random.integers(len(made))]] if decoding else []
+            segments.append(self._segment(sample, text, seen, one, decoding, random))
+        aligned = self.aligned and all(segment.observed for segment in segments)
+        return Layout(tuple(segments), group, caption, aligned)
+
+    def _joint_share(self) -> float:
+        only_joint = self.mixture.grouped_weight <= 0 and not self.aligned
+        return 1.0 if only_joint else self.mixture.joint_share
+
+    def _segment(self, sample, text, seen, made, decoding, random) -> Segment:
+        observed = tuple(self._observed(sample, text, m, random) for m in seen)
+        if decoding and random.random() < self.mixture.dropped_conditions:
+            observed = ()
+        decoded = tuple(self._decoded(sample, text, m) for m in made)
+        return Segment(observed, decoded, decoding, embedding=1)
+
+    def _observed(self, sample: int, text, modality: str, random) -> Span:
+        if modality == TEXT:
+            return Span(TEXT, ids=text)
+        adapter = self.adapters[modality]
+        grid = self.data.grids[modality][self.data.rows[modality][sample]]
+        if self.mixture.augment:
+            grid = adapter.augment(grid.astype(np.float32), random)
+        patches = adapter.geometry.patchify(grid)
+        return Span(modality, patches=patches, coordinates=self.coordinates[modality])
+
+    def _decoded(self, sample: int, text, modality: str) -> Span:
+        if modality == TEXT:
+            return Span(TEXT, ids=text)
+        codes = self.codes[modality][self.data.rows[modality][sample]]
+        ids = codes + self.vocabulary.codes(modality).start
+        return Span(modality, ids=ids, coordinates=self.coordinates[modality])
+
+    def _sample(self, group: int, number: int) -> int:
+        """The number-th draw of a group: each epoch is a permutation of its members."""
+        members = self.members[group]
+        epoch, place = divmod(number, len(members))
+        return int(members[self._permutation(group, epoch)[place]])
+
+    def _permutation(self, group: int, epoch: int) -> np.ndarray:
+        if self._orders[group][0] != epoch:
+            order = np.random.default_rng((self.seed, group, epoch))
+            self._orders[group] = epoch, order.permutation(len(self.members[group]))
+        return self._orders[group][1]
+
+    def _plan(self) -> list[int]:
+        """Draws of each group a batch: by weight, as many as fill the rows as planned."""
+        random = np.random.default_rng(self.seed)
+        weights = np.array(list(self.mixture.groups.values()), float)
+        lengths = []
+        for group, members in enumerate(self.members):
+            drawn = [self.draw(group, int(s), random) for s in random.choice(members, 32)]
+            lengths.append(np.mean([sum(len(s) for s in layout.segments) for layout in drawn]))
+        shares = weights / weights.sum()
+        places = self.mixture.fill * self.mixture.rows * self.mixture.length
+        exact = shares * places / (shares @ np.array(lengths))
+        quotas = np.floor(exact).astype(int)
+        for group in np.argsort(quotas - exact)[: int(exact.sum()) - quotas.sum()]:
+            quotas[group] += 1
+        if not quotas.all():
+            name = list(self.mixture.groups)[int(np.argmin(quotas))]
+            raise ConfigError(
+                f"mixture.groups.{name}: its weight gives it no place in a batch of "
+                f"{self.mixture.rows} x {self.mixture.length}; raise it or the batch"
+            )
+        return [int(q) for q in quotas]
+
+    def _shape(self) -> BatchShape:
+        patches = []
+        for name, adapter in self.adapters.items():
+            draws = sum(q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right)
+            patches.append((name, max(1, draws) * adapter.geometry.tokens, adapter.geometry.patch_size))
+        places = self.mixture.rows * self.mixture.length
+        targets = self._most_targets() if self.decoding else 1
+        return BatchShape(
+            self.mixture.rows,
+            self.mixture.length,
+            min(places, targets),
+            sum(self.quotas) if self.aligned else 1,
+            tuple(patches),
+        )
+
+    def _most_targets(self) -> int:
+        """Decoded tokens of a batch, with room for chance."""
+        random = np.random.default_rng(self.seed + 1)
+        total = 0.0
+        for group, quota in enumerate(self.quotas):
+            drawn = [self.draw(group, int(s), random) for s in random.choice(self.members[group], 32)]
+            total += quota * np.mean(
+                [sum(len(d) + 2 for s in layout.segments for d in s.decoded) for layout in drawn]
+            )
+        return int(np.ceil(total * 1.1 / 64)) * 64
+
+
+def parse_group(name: str, modalities) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """ "text-audio+image" -> (("text",), ("audio", "image")).
+
+    Raises:
+        ConfigError: not two sides, or an unknown modality.
+    """
+    sides = [tuple(side.split("+")) for side in name.split("-")]
+    if len(sides) != 2:
+        raise ConfigError(f"mixture.groups.{name}: a group is written left-right, as text-image")
+    for modality in sides[0] + sides[1]:
+        if modality != TEXT and modality not in modalities:
+            known = (TEXT, *modalities)
+            raise ConfigError(
+                f"mixture.groups.{name}: unknown modality {modality!r}{nearest(modality, known)}"
+            )
+    return sides[0], sides[1]

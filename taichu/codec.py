@@ -1,0 +1,144 @@
+"""Codecs: a grid modality's patches -> discrete codes -> patches, with nothing that can collapse.
+
+An autoencoder of the backbone's own blocks around a finite scalar quantizer (FSQ, Mentzer et al.,
+2309.15505): each of a token's few numbers is bounded and rounded to one of its levels; the code is
+the mixed-radix number they spell. Names of dimensions: S samples, T tokens of a grid, P patch
+size, W width, Q digits of a code.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from modality_adapters.grid import GridGeometry
+from taichu.config import CodecConfig, ModelConfig
+from taichu.model import Block, Linear, RmsNorm, rotary_frequencies
+
+HEAD_SIZE = 32
+
+
+class Codec(nn.Cell):
+    """One modality's codec; the same class for every grid modality.
+
+    Args:
+        config: levels, width (a multiple of 32) and depth.
+        geometry: the modality's grid.
+        samples: S, grids a call takes (static shape).
+    """
+
+    def __init__(self, config: CodecConfig, geometry: GridGeometry, samples: int = 64):
+        super().__init__()
+        W, P, T = config.width, geometry.patch_size, geometry.tokens
+        blocks = ModelConfig(
+            width=W,
+            depth=2 * config.depth,
+            heads=W // HEAD_SIZE,
+            key_value_heads=W // HEAD_SIZE,
+            head_size=HEAD_SIZE,
+            hidden=2 * W,
+            embedding=0,
+            pieces=0,
+        )
+        self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.patch_in = Linear(P, W, bias=True)
+        self.encoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
+        self.encoder_norm = RmsNorm(W, blocks.norm_epsilon)
+        self.digits_in = Linear(W, len(config.levels), bias=True)
+        self.digits_out = Linear(len(config.levels), W, bias=True)
+        self.decoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
+        self.decoder_norm = RmsNorm(W, blocks.norm_epsilon)
+        self.patch_out = Linear(W, P, bias=True)
+        angle = np.tile(geometry.coordinates() @ rotary_frequencies(blocks), (samples, 1))
+        self.cos, self.sin = ms.Tensor(np.cos(angle), ms.float32), ms.Tensor(np.sin(angle), ms.float32)
+        # each grid is one segment and one span: all its tokens see each other
+        self.segment = ms.Tensor(np.ones((samples, T)), ms.int32)
+        self.shape, self.samples = (samples, T, P), samples
+
+    def construct(self, patches_STP):
+        """Patches (S, T, P) -> the same, rebuilt from their codes. Differentiable."""
+        digits = self.quantizer(self._encode(patches_STP))
+        return self._decode(digits)
+
+    def encode(self, patches_STP):
+        """Patches (S, T, P) -> codes (S, T) int32."""
+        digits = self.quantizer(self._encode(patches_STP))
+        return self.quantizer.codes(digits).reshape(self.shape[:2])
+
+    def decode(self, codes_ST):
+        """Codes (S, T) int32 -> patches (S, T, P)."""
+        return self._decode(self.quantizer.digits(codes_ST.reshape((-1,))))
+
+    def _encode(self, patches_STP):
+        x = self.patch_in(patches_STP.reshape((-1, self.shape[2])))
+        for block in self.encoder:
+            x = block(x, self.cos, self.sin, self.segment, self.segment)
+        return self.digits_in(self.encoder_norm(x))
+
+    def _decode(self, digits_NQ):
+        x = self.digits_out(digits_NQ)
+        for block in self.decoder:
+            x = block(x, self.cos, self.sin, self.segment, self.segment)
+        return self.patch_out(self.decoder_norm(x)).reshape(self.shape)
+
+
+class FiniteScalarQuantizer(nn.Cell):
+    """FSQ (2309.15505, section 3.1): bound, round, and let the gradient through the rounding.
+
+    Input: (N, Q) unbounded. Output: (N, Q), each digit on its levels, scaled to [-1, 1].
+    """
+
+    def __init__(self, levels: tuple[int, ...]):
+        super().__init__()
+        levels_Q = np.array(levels, np.float32)
+        half = (levels_Q - 1) * (1 + 1e-3) / 2
+        offset = np.where(levels_Q % 2 == 0, 0.5, 0.0)
+        self.half = ms.Tensor(half, ms.float32)
+        self.offset = ms.Tensor(offset, ms.float32)
+        self.shift = ms.Tensor(np.arctanh(offset / half), ms.float32)
+        self.middle = ms.Tensor(levels_Q // 2, ms.float32)
+        self.levels = ms.Tensor(levels_Q, ms.float32)
+        self.basis = ms.Tensor(np.cumprod([1, *levels[:-1]]), ms.float32)
+        self.count = math.prod(levels)
+
+    def construct(self, x_NQ):
+        # tanh by the sigmoid: MindSpore's CPU tanh is off by 1e-4
+        bounded = (2.0 * ops.sigmoid(2.0 * (x_NQ + self.shift)) - 1.0) * self.half - self.offset
+        rounded = bounded + ops.stop_gradient(ops.round(bounded) - bounded)
+        return rounded / self.middle
+
+    def codes(self, digits_NQ):
+        """Digits in [-1, 1] -> codes (N,) int32 below the product of the levels."""
+        steps = ops.round(digits_NQ * self.middle + self.middle)
+        return (steps * self.basis).sum(-1).astype(ms.int32)
+
+    def digits(self, codes_N):
+        """Codes (N,) -> digits (N, Q) in [-1, 1]."""
+        quotient = ops.floor((codes_N.reshape((-1, 1)).astype(ms.float32) + 0.5) / self.basis)
+        steps = quotient - self.levels * ops.floor((quotient + 0.5) / self.levels)
+        return (steps - self.middle) / self.middle
+
+
+class CodecObjective(nn.Cell):
+    """Mean squared error of the rebuilt patches; output (loss, parts) as `TrainingStep` wants."""
+
+    def __init__(self, codec: Codec):
+        super().__init__()
+        self.codec = codec
+
+    def construct(self, patches_STP):
+        error = (self.codec(patches_STP) - patches_STP).reshape((-1, patches_STP.shape[-1]))
+        loss = (error * error).mean(-1).mean()
+        return loss, loss.reshape((1,))
+
+
+def run_in_batches(function, rows: np.ndarray, samples: int) -> np.ndarray:
+    """Apply a compiled function of ``samples`` rows to any number of rows."""
+    outputs = []
+    for start in range(0, len(rows), samples):
+        part = rows[start : start + samples]
+        missing = samples - len(part)
+        full = np.concatenate([part, np.repeat(part[-1:], missing, 0)]) if missing else part
+        outputs.append(function(ms.Tensor(full)).asnumpy()[: len(part)])
+    return np.concatenate(outputs)

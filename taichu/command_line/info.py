@@ -1,0 +1,96 @@
+"""Show a model folder; without one, what is installed, which device is used and why.
+
+examples:
+  taichu info
+  taichu info runs/demo/model"""
+
+import argparse
+import platform
+from pathlib import Path
+
+from taichu.command_line.options import add_device
+
+
+def add_options(parser: argparse.ArgumentParser):
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="a model folder")
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace):
+    lines = show_folder(Path(options.folder)) if options.folder else show_machine(options.device)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}".rstrip())
+
+
+def show_folder(folder: Path) -> list[tuple[str, str]]:
+    """What a model folder says of itself, without loading its weights."""
+    from modality_adapters import create_adapter
+    from taichu.checkpoint import count_values
+    from taichu.pretrained import read_config, read_json
+    from taichu.vocabulary import Vocabulary
+
+    config = read_config(folder)
+    counts = {name: codec.codes for name, codec in config.codecs.items()}
+    vocabulary = Vocabulary((folder / "tokenizer.model").read_bytes(), counts)
+    version = read_json(folder / "config.json").get("taichu_version", "?")
+    lines = [
+        ("folder", f"{folder} ({_size(folder)})"),
+        ("written by", f"taichu {version}"),
+        (
+            "backbone",
+            f"{count_values(folder / 'model.safetensors'):,} parameters: {config.depth} blocks of "
+            f"width {config.width}, {config.heads} heads, embeddings of {config.embedding}",
+        ),
+        ("vocabulary", f"{vocabulary.size:,} ids, {vocabulary.pieces:,} of them text pieces"),
+    ]
+    for name, settings in config.modalities.items():
+        geometry = create_adapter(name, settings).geometry
+        path = folder / "codecs" / f"{name}.safetensors"
+        lines.append(
+            (
+                name,
+                f"grid {' x '.join(map(str, geometry.shape))}, {geometry.tokens} patches of "
+                f"{geometry.patch_size}; {counts[name]:,} codes, codec of "
+                f"{count_values(path):,} parameters",
+            )
+        )
+    return lines
+
+
+def show_machine(device: str) -> list[tuple[str, str]]:
+    """Versions, device, operators, recipes and model sizes."""
+    import mindspore
+    import numpy
+
+    import taichu
+    from ascend.device import choose_device
+    from ascend.operators import describe_forms
+    from modality_adapters import create_adapter
+    from taichu.command_line.train import shipped
+    from taichu.config import SIZES, load_size
+    from taichu.model import count_parameters
+    from taichu.vocabulary import vocabulary_size
+
+    reason = choose_device(device).reason
+    lines = [
+        ("taichu", f"{taichu.__version__} ({Path(taichu.__file__).parent})"),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("MindSpore", mindspore.__version__),
+        ("NumPy", numpy.__version__),
+        ("device", reason),
+        ("operators", describe_forms().removeprefix("operators: ")),
+        ("recipes", ", ".join(shipped(".yaml"))),
+    ]
+    for path in SIZES.glob("*.yaml"):
+        size = load_size(path.stem)
+        patches = [create_adapter(n, s).geometry.patch_size for n, s in size.modalities.items()]
+        ids = vocabulary_size(size.pieces, {n: codec.codes for n, codec in size.codecs.items()})
+        lines.append(("size " + path.stem, f"{count_parameters(size, ids, patches):,} parameters"))
+    return lines
+
+
+def _size(folder: Path) -> str:
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{total / 1e6:.1f} MB"

@@ -1,0 +1,40 @@
+"""Options that several commands share, and what they stand for."""
+
+import argparse
+import sys
+
+from modality_adapters import ADAPTERS
+
+
+def add_device(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, Ascend, GPU or CPU (default auto)"
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser, repeatable: bool):
+    """One option a modality: --text STRING, --image FILE, ..."""
+    group = parser.add_argument_group("what is given")
+    action = "append" if repeatable else "store"
+    again = "; may be repeated" if repeatable else ""
+    for name, adapter in ADAPTERS.items():
+        what = "STRING" if name == "text" else "FILE"
+        kinds = "" if name == "text" else f"{', '.join(adapter.suffixes)}"
+        group.add_argument(
+            f"--{name}", action=action, metavar=what, help=(kinds or "a text") + again
+        )
+
+
+def inputs(options: argparse.Namespace) -> dict:
+    """Modality -> what was given for it, the modalities that were given only."""
+    given = {name: getattr(options, name) for name in ADAPTERS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def load_model(options: argparse.Namespace):
+    """Choose the device, say so on stderr, and load the model folder."""
+    from ascend.device import choose_device
+    from taichu.pretrained import Taichu
+
+    print(choose_device(options.device).reason, file=sys.stderr)
+    return Taichu.from_pretrained(options.folder)

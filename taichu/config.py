@@ -1,0 +1,187 @@
+"""Settings: dataclasses filled from YAML and ``key=value`` overrides; unknown keys are refused."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+
+import yaml
+
+from taichu.errors import ConfigError
+
+SIZES = Path(__file__).parent / "sizes"
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecConfig:
+    """A grid modality's codec; see `taichu.codec.Codec`."""
+
+    levels: tuple[int, ...]  # values a code's digit takes; their product is the number of codes
+    width: int = 128  # of a token inside encoder and decoder
+    depth: int = 2  # mixing blocks in the encoder, and again in the decoder
+
+    @property
+    def codes(self) -> int:
+        count = 1
+        for level in self.levels:
+            count *= level
+        return count
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The backbone, its vocabulary and its modalities. A model folder's config.json is this."""
+
+    width: int  # D
+    depth: int  # blocks
+    heads: int  # H
+    key_value_heads: int  # G; divides heads
+    head_size: int  # K
+    hidden: int  # width of the SwiGLU layer
+    embedding: int  # width of the shared embedding space
+    pieces: int  # text pieces of the vocabulary (upper bound while a tokenizer is trained)
+    query_key_norm: bool = True  # RMSNorm on queries and keys (Qwen3)
+    bias: bool = False  # on query, key and value (Qwen2)
+    tied: bool = True  # decoding head shares the id table
+    rope_base: float = 10000.0
+    rope_axes: tuple[float, float, float] = (0.4, 0.3, 0.3)  # share of the pairs for t, y, x
+    norm_epsilon: float = 1e-6
+    modalities: dict[str, dict] = dataclasses.field(default_factory=dict)  # adapters' settings
+    codecs: dict[str, CodecConfig] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.heads % self.key_value_heads:
+            raise ConfigError(
+                f"key_value_heads={self.key_value_heads} must divide heads={self.heads}"
+            )
+        if self.head_size % 2:
+            raise ConfigError(f"head_size={self.head_size} must be even")
+        if set(self.modalities) != set(self.codecs):
+            raise ConfigError(
+                f"modalities {sorted(self.modalities)} and codecs {sorted(self.codecs)} differ"
+            )
+
+
+def load_yaml(path: Path | str) -> dict:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold a mapping of keys to values")
+    return content
+
+
+def apply_overrides(content: dict, overrides: list[str]) -> dict:
+    """Set ``a.b=value`` in a nested mapping; values are read as YAML. Returns a new mapping."""
+    content = _copy(content)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r}: an override is written key=value")
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            if not isinstance(place.setdefault(parent, {}), dict):
+                raise ConfigError(f"{key}: {parent} holds a value, not keys")
+            place = place[parent]
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{override!r}: the value is not YAML") from None
+    return content
+
+
+def build(cls: type, content: dict, where: str = ""):
+    """Fill a dataclass from a mapping.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest right one), a missing key, or a value of
+            another type than the field's.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where or cls.__name__}: must hold keys and values, not {content!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in content:
+        if key not in fields:
+            raise ConfigError(f"{_join(where, key)}: unknown key{nearest(key, fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in content:
+            values[name] = _convert(hints[name], content[name], _join(where, name))
+        elif (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(f"{_join(where, name)}: missing")
+    return cls(**values)
+
+
+def load_size(name: str, **changes) -> ModelConfig:
+    """Read one of the shipped model sizes, or a YAML file of the same form.
+
+    Raises:
+        ConfigError: no such size.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SIZES / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in SIZES.glob("*.yaml"))
+        raise ConfigError(f"model size {name!r} is unknown{nearest(name, known)}; there are {known}")
+    return build(ModelConfig, {**load_yaml(path), **changes}, where=path.name)
+
+
+def nearest(name: str, known) -> str:
+    """A hint ``; did you mean 'x'?`` where a known name is near, else nothing."""
+    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.4)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _convert(kind, value, where: str):
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        kind = next(a for a in arguments if a is not type(None))
+        return _convert(kind, value, where)
+    if dataclasses.is_dataclass(kind):
+        return build(kind, value, where)
+    if origin is dict or kind is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: must hold keys and values, not {value!r}")
+        inner = arguments[1] if arguments else None
+        if inner is None:
+            return value
+        return {str(k): _convert(inner, v, _join(where, k)) for k, v in value.items()}
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: must be a list, not {value!r}")
+        inner = arguments[0]
+        if Ellipsis not in arguments and len(value) != len(arguments):
+            raise ConfigError(f"{where}: must hold {len(arguments)} values, not {len(value)}")
+        return tuple(_convert(inner, v, f"{where}[{i}]") for i, v in enumerate(value))
+    if kind is float and isinstance(value, str):
+        try:  # YAML reads 1e-3 as text
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and type(value) is not kind:
+        raise ConfigError(f"{where}: must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _join(where: str, key) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _copy(content):
+    return {k: _copy(v) for k, v in content.items()} if isinstance(content, dict) else content

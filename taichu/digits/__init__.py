@@ -1,0 +1,1 @@
+"""The digits data set: ten digits seen, heard, moving, solid and named, from pip packages alone."""

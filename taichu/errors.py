@@ -1,0 +1,21 @@
+"""The errors a user can cause; each says in one line what is wrong and what would be right."""
+
+
+class TaichuError(Exception):
+    """Base of every error of this package that a user can mend."""
+
+
+class ConfigError(TaichuError):
+    """A recipe, a size or an override holds a wrong key or value."""
+
+
+class ManifestError(TaichuError):
+    """A manifest's row is malformed."""
+
+
+class CheckpointError(TaichuError):
+    """A model folder or a training checkpoint is missing, damaged or made for something else."""
+
+
+class GenerationError(TaichuError):
+    """What was asked of a model cannot be made by it."""

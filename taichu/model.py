@@ -1,0 +1,201 @@
+"""The backbone: embed -> N shared blocks -> {decoding head, pooled and projected embedding}.
+
+Names of dimensions: B rows, L tokens, N = B * L, D width, H heads, G key/value heads, K head size,
+F hidden width, V vocabulary, M targets, E embeddings, P patch size.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+from mindspore.common.initializer import Normal, initializer
+
+from ascend import operators
+from taichu.config import ModelConfig
+
+
+class Linear(nn.Cell):
+    """y = x W^T (+ b), x (N, I), W (O, I).
+
+    Weights start with variance ``gain``^2 / I, so that a normalised input keeps its size.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False, gain: float = 1.0):
+        super().__init__()
+        self.weight = _normal((outputs, inputs), gain * inputs**-0.5)
+        self.bias = ms.Parameter(np.zeros(outputs, np.float32)) if bias else None
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x_NI):
+        y_NO = self.matmul(x_NI, self.weight)
+        if self.bias is not None:
+            y_NO = y_NO + self.bias
+        return y_NO
+
+
+class RmsNorm(nn.Cell):
+    """RMS normalisation of the last axis, x (N, D)."""
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.weight = ms.Parameter(np.ones(width, np.float32))
+        self.norm = operators.rms_norm(epsilon)
+
+    def construct(self, x_ND):
+        return self.norm(x_ND, self.weight)
+
+
+class Attention(nn.Cell):
+    """Grouped-query attention (Ainslie et al., 2305.13245) with optional query/key norm."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
+        self.heads, self.groups, self.head_size = H, G, K
+        self.query = Linear(D, H * K, config.bias)
+        self.key = Linear(D, G * K, config.bias)
+        self.value = Linear(D, G * K, config.bias)
+        self.output = Linear(H * K, D, gain=(2 * config.depth) ** -0.5)
+        self.normed = config.query_key_norm
+        if self.normed:
+            self.query_norm = RmsNorm(K, config.norm_epsilon)
+            self.key_norm = RmsNorm(K, config.norm_epsilon)
+        self.rotary = operators.rotary()
+        self.attention = operators.attention()
+
+    def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
+        H, G, K = self.heads, self.groups, self.head_size
+        q, k, v_ND = self.query(x_ND), self.key(x_ND), self.value(x_ND)
+        if self.normed:
+            q = self.query_norm(q.reshape((-1, K)))
+            k = self.key_norm(k.reshape((-1, K)))
+        q_NHK = self.rotary(q.reshape((-1, H, K)), cos_NK, sin_NK)
+        k_NGK = self.rotary(k.reshape((-1, G, K)), cos_NK, sin_NK)
+        out_NHK = self.attention(q_NHK, k_NGK, v_ND.reshape((-1, G, K)), segment_BL, span_BL)
+        return self.output(out_NHK.reshape((-1, H * K)))
+
+
+class FeedForward(nn.Cell):
+    """SwiGLU layer (Shazeer, 2002.05202)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate = Linear(config.width, config.hidden)
+        self.up = Linear(config.width, config.hidden)
+        self.down = Linear(config.hidden, config.width, gain=(2 * config.depth) ** -0.5)
+        self.swiglu = operators.swiglu()
+
+    def construct(self, x_ND):
+        return self.down(self.swiglu(self.gate(x_ND), self.up(x_ND)))
+
+
+class Block(nn.Cell):
+    """A pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = RmsNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
+        self.feed_forward = FeedForward(config)
+
+    def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
+        x_ND = x_ND + self.attention(
+            self.attention_norm(x_ND), cos_NK, sin_NK, segment_BL, span_BL
+        )
+        return x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
+
+
+class Backbone(nn.Cell):
+    """The unified model over a packed batch.
+
+    Args:
+        config: sizes and modalities.
+        vocabulary_size: V, size of the joint vocabulary.
+        patch_sizes: P of each grid modality, in the config's order.
+
+    Inputs of `construct` are the fields of `taichu.packing.PackedBatch`; its output is the
+    normalised hidden state (N, D) that `decode` and `embed` read.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int, patch_sizes: list[int]):
+        super().__init__()
+        D = config.width
+        self.width, self.vocabulary_size = D, vocabulary_size
+        self.table = _normal((vocabulary_size, D), D**-0.5)
+        self.patch_embedders = nn.CellList(
+            [Linear(P, D, bias=True, gain=D**-0.5) for P in patch_sizes]
+        )
+        self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
+        self.norm = RmsNorm(D, config.norm_epsilon)
+        self.head = None if config.tied else Linear(D, vocabulary_size)
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.projection = Linear(D, config.embedding)
+        # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07)
+        self.log_scale = ms.Parameter(ms.Tensor(math.log(1 / 0.07), ms.float32))
+        self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
+
+    def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
+        x_ND = ops.gather(self.table, ids_BL.reshape((-1,)), 0)
+        rows = [ops.zeros((1, self.width), ms.float32)]
+        for embedder, patches in zip(self.patch_embedders, patches_NP):
+            rows.append(embedder(patches))
+        x_ND = x_ND + ops.gather(ops.concat(rows, 0), source_BL.reshape((-1,)), 0)
+        angle_NK = ops.matmul(coords_BL3.reshape((-1, 3)).astype(ms.float32), self.frequencies_3K)
+        cos_NK, sin_NK = ops.cos(angle_NK), ops.sin(angle_NK)
+        for block in self.blocks:
+            x_ND = block(x_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        return self.norm(x_ND)
+
+    def decode(self, hidden_MD):
+        """Hidden states (M, D) -> logits over the joint vocabulary (M, V)."""
+        if self.head is None:
+            return self.matmul(hidden_MD, self.table)
+        return self.head(hidden_MD)
+
+    def embed(self, hidden_ND, pool_BL, embeddings: int):
+        """Mean of the hidden states pooled into each embedding, projected: (E, C), unit length.
+
+        Args:
+            hidden_ND: what `construct` returned.
+            pool_BL: number of the embedding of each token, from 1; 0 for none.
+            embeddings: E, how many.
+        """
+        numbers_E1 = ops.arange(1, embeddings + 1).astype(ms.int32).reshape((-1, 1))
+        member_EN = (pool_BL.reshape((1, -1)) == numbers_E1).astype(ms.float32)
+        count_E1 = ops.maximum(member_EN.sum(-1, keepdims=True), 1.0)
+        mean_ED = ops.MatMul()(member_EN, hidden_ND) / count_E1
+        out_EC = self.projection(mean_ED)
+        return out_EC / ops.sqrt((out_EC * out_EC).sum(-1, keepdims=True) + 1e-12)
+
+
+def rotary_frequencies(config: ModelConfig) -> np.ndarray:
+    """(3, K / 2): angle of each pair of features a step along t, y, x; a pair follows one axis.
+
+    The pairs are dealt to the axes in turn, so that each axis has high and low frequencies; equal
+    coordinates give plain one-dimensional RoPE whatever the deal.
+    """
+    pairs = config.head_size // 2
+    share = np.array(config.rope_axes) / sum(config.rope_axes)
+    frequencies = np.zeros((3, pairs), np.float32)
+    dealt = np.zeros(3)
+    for i in range(pairs):
+        axis = int(np.argmax(share * (i + 1) - dealt))
+        dealt[axis] += 1
+        frequencies[axis, i] = config.rope_base ** (-i / pairs)
+    return frequencies
+
+
+def count_parameters(config: ModelConfig, vocabulary_size: int, patch_sizes: list[int]) -> int:
+    """Number of the backbone's parameters, without allocating any."""
+    D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
+    attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
+    attention += K * (H + 2 * G) * config.bias
+    block = attention + 3 * D * config.hidden + 2 * D
+    heads = vocabulary_size * D * (1 if config.tied else 2)
+    return config.depth * block + D + heads + sum((P + 1) * D for P in patch_sizes) + D * config.embedding + 1
+
+
+def _normal(shape: tuple[int, ...], deviation: float) -> ms.Parameter:
+    return ms.Parameter(initializer(Normal(deviation), shape, ms.float32))

@@ -1,0 +1,129 @@
+"""The loss of a packed batch: decoding of the chosen positions and alignment of the pairs."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from ascend import operators
+from ascend.operators.cross_entropy import MASKED
+from taichu.model import Backbone
+from taichu.vocabulary import Vocabulary
+
+
+class Objective(nn.Cell):
+    """Loss of one packed batch.
+
+    L = L_decoding + alpha * L_alignment (VALOR 2304.08345, eq. 7, with each part switchable).
+
+    Args:
+        backbone: the model.
+        vocabulary: for the range each modality is decoded in.
+        alignment_weight: alpha; 0 leaves the alignment out of the graph.
+        decoding: False leaves the decoding head out of the graph.
+
+    Inputs: the arrays of a `PackedBatch`, in order.
+    Output: (loss, parts): a number, and (2 + modalities,) float32: alignment loss, share of pairs
+        whose text finds its media first in the batch, and the mean loss of each decoded modality
+        (0 where none was decoded).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vocabulary: Vocabulary,
+        alignment_weight: float = 1.5,
+        decoding: bool = True,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.alignment_weight = alignment_weight
+        self.decoding = decoding
+        self.modalities = 1 + len(vocabulary.media)
+        self.cross_entropy = operators.cross_entropy()
+        self.modality_of_V = ms.Tensor(modality_of(vocabulary))
+
+    def construct(
+        self,
+        ids,
+        source,
+        coords,
+        segment,
+        span,
+        pool,
+        positions,
+        targets,
+        weights,
+        ranges,
+        pair_group,
+        pair_caption,
+        *patches,
+    ):
+        hidden_ND = self.backbone(ids, source, coords, segment, span, *patches)
+        loss = ops.zeros((), ms.float32)
+        parts = []
+        if self.alignment_weight > 0:
+            E = pair_group.shape[0]
+            embeddings = self.backbone.embed(hidden_ND, pool, 2 * E).reshape((E, 2, -1))
+            alignment, hit = self.contrast(
+                embeddings[:, 0], embeddings[:, 1], pair_group, pair_caption
+            )
+            loss = loss + self.alignment_weight * alignment
+            parts += [alignment, hit]
+        else:
+            parts += [ops.zeros((), ms.float32), ops.zeros((), ms.float32)]
+        if self.decoding:
+            logits_MV = self.backbone.decode(ops.gather(hidden_ND, positions, 0))
+            losses_M = self.cross_entropy(logits_MV, targets, ranges)
+            loss = loss + (losses_M * weights).sum()
+            parts += self.by_modality(losses_M, targets, weights)
+        else:
+            parts += [ops.zeros((), ms.float32)] * self.modalities
+        return loss, ops.stack(parts)
+
+    def contrast(self, left_EC, right_EC, group_E, caption_E):
+        """Symmetric InfoNCE (CLIP 2103.00020, fig. 3; VALOR eq. 2) within each group.
+
+        A pair's negatives are the other pairs of its group whose caption differs. Returns the mean
+        over pairs, and the share of pairs whose left side ranks its own right side first.
+        """
+        E = group_E.shape[0]
+        scale = ops.exp(ops.minimum(self.backbone.log_scale, np.float32(np.log(100.0))))
+        scores_EE = ops.MatMul(transpose_b=True)(left_EC, right_EC) * scale
+        bias_EE = negative_bias(group_E, caption_E)
+        own_E = ops.arange(E).astype(ms.int32)
+        all_E2 = ops.stack((ops.zeros_like(own_E), ops.full_like(own_E, E)), 1)
+        forward_E = self.cross_entropy(scores_EE + bias_EE, own_E, all_E2)
+        backward_E = self.cross_entropy(ops.transpose(scores_EE, (1, 0)) + bias_EE, own_E, all_E2)
+        used_E = (group_E >= 0).astype(ms.float32)
+        count = ops.maximum(used_E.sum(), 1.0)
+        best_E = ops.argmax(ops.stop_gradient(scores_EE + bias_EE), 1).astype(ms.int32)
+        hit = ((best_E == own_E).astype(ms.float32) * used_E).sum() / count
+        return (0.5 * (forward_E + backward_E) * used_E).sum() / count, hit
+
+    def by_modality(self, losses_M, targets_M, weights_M):
+        """Mean loss of each modality's targets, unweighted; for the log only."""
+        losses_M = ops.stop_gradient(losses_M)
+        kind_M = ops.gather(self.modality_of_V, targets_M, 0)
+        means = []
+        for index in range(self.modalities):
+            used_M = ops.logical_and(kind_M == index, weights_M > 0).astype(ms.float32)
+            means.append((losses_M * used_M).sum() / ops.maximum(used_M.sum(), 1.0))
+        return means
+
+
+def negative_bias(group_E, caption_E):
+    """(E, E): 0 for a pair itself and its negatives, MASKED for pairs that do not count."""
+    E = group_E.shape[0]
+    same_group = group_E.reshape((E, 1)) == group_E.reshape((1, E))
+    same_caption = caption_E.reshape((E, 1)) == caption_E.reshape((1, E))
+    itself = ops.eye(E, E, ms.float32)
+    negative = ops.logical_and(same_group, ops.logical_not(same_caption)).astype(ms.float32)
+    return (1.0 - ops.maximum(itself, negative)) * MASKED
+
+
+def modality_of(vocabulary: Vocabulary) -> np.ndarray:
+    """(V,) int32: index of the modality an id belongs to, text first; control tokens: text."""
+    index = np.zeros(vocabulary.size, np.int32)
+    for i, ids in enumerate(vocabulary.ranges[1:], start=1):
+        index[ids.start : ids.stop] = i
+    return index

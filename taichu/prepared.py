@@ -1,0 +1,157 @@
+"""Prepared data: every grid of a manifest read once through its adapter and kept as plain arrays.
+
+Epochs after the first decode no media: the grids are memory-mapped ``.npy`` files in a cache
+folder, valid as long as the manifest, the media files and the adapters' settings stay the same.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from modality_adapters import create_adapter
+from modality_adapters.errors import MediaError
+from taichu.errors import ManifestError
+from taichu.manifest import Sample, read_manifest
+from taichu.vocabulary import TEXT
+
+CHUNK = 64  # files a worker reads at a time
+
+
+@dataclass
+class PreparedData:
+    """One split of a manifest.
+
+    Attributes:
+        samples: the usable rows.
+        grids: modality -> (n, T, Y, X, C) float16, memory-mapped.
+        rows: modality -> (samples,) int64, the sample's row of ``grids``, -1 where it has none.
+        skipped: one line for each row that was left out, with the reason.
+    """
+
+    samples: list[Sample]
+    grids: dict[str, np.ndarray]
+    rows: dict[str, np.ndarray]
+    skipped: list[str]
+
+    def having(self, modalities) -> np.ndarray:
+        """Numbers of the samples that hold all these modalities."""
+        held = np.ones(len(self.samples), bool)
+        for modality in modalities:
+            if modality == TEXT:
+                held &= np.array([bool(sample.texts) for sample in self.samples])
+            else:
+                held &= self.rows[modality] >= 0
+        return np.flatnonzero(held)
+
+    def captions(self) -> np.ndarray:
+        """(samples,) int: equal for samples that share a text, directly or through others."""
+        number: dict[str, int] = {}
+        edges = [
+            (i, number.setdefault(text, len(number)))
+            for i, sample in enumerate(self.samples)
+            for _, text in sample.texts
+        ]
+        n = len(self.samples)
+        if not edges:
+            return np.arange(n)
+        row, column = np.array(edges).T
+        size = n + len(number)
+        graph = coo_array((np.ones(len(row)), (row, n + column)), shape=(size, size))
+        return connected_components(graph, directed=False)[1][:n]
+
+
+def prepare(
+    manifest: Path | str, split: str, modalities: dict[str, dict], cache: Path | str, workers: int = 2
+) -> PreparedData:
+    """Read one split of a manifest, or reuse the cache.
+
+    Args:
+        manifest: the .jsonl file.
+        split: "train" or "test".
+        modalities: name -> adapter settings.
+        cache: folder for prepared grids; each state of the data gets a folder of its own.
+        workers: processes that read media.
+
+    Raises:
+        ManifestError: the manifest is malformed, or no row of the split can be read.
+    """
+    problems: list[str] = []
+    samples = [s for s in read_manifest(manifest, modalities, problems) if s.split == split]
+    adapters = {name: create_adapter(name, settings) for name, settings in modalities.items()}
+    folder = Path(cache) / f"{split}-{_fingerprint(manifest, samples, adapters)}"
+    if not (folder / "done.json").is_file():
+        _read_all(samples, adapters, folder, workers)
+    bad = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    skipped = problems + [f"{manifest}:{s.line}: {bad[s.id]}" for s in samples if s.id in bad]
+    used = [i for i, s in enumerate(samples) if s.id not in bad]
+    if not used:
+        reason = f"; {skipped[0]}" if skipped else ""
+        raise ManifestError(f"{manifest}: no usable row with split {split!r}{reason}")
+    grids, rows = {}, {}
+    for name in adapters:
+        grids[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        holds = [name in s.media for s in samples]
+        all_rows = np.where(holds, np.cumsum(holds) - 1, -1)
+        rows[name] = all_rows[used]
+    return PreparedData([samples[i] for i in used], grids, rows, skipped)
+
+
+def _fingerprint(manifest, samples: list[Sample], adapters) -> str:
+    """Changes whenever the prepared grids would."""
+    state = hashlib.sha256(Path(manifest).read_bytes())
+    state.update(json.dumps({n: a.settings() for n, a in adapters.items()}, sort_keys=True).encode())
+    for sample in samples:
+        for path in sample.media.values():
+            try:
+                status = os.stat(path)
+                state.update(f"{status.st_size}.{status.st_mtime_ns};".encode())
+            except OSError:
+                state.update(b"missing;")
+    return state.hexdigest()[:16]
+
+
+def _read_all(samples: list[Sample], adapters, folder: Path, workers: int):
+    """Read all media into ``folder``, which appears only when it is whole."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    bad: dict[str, str] = {}
+    jobs = []
+    for name, adapter in adapters.items():
+        paths = [(s.id, s.media[name]) for s in samples if name in s.media]
+        shape = (len(paths), *adapter.geometry.shape)
+        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.float16, shape).flush()
+        for start in range(0, len(paths), CHUNK):
+            jobs.append((name, adapter.settings(), paths[start : start + CHUNK], start, partial))
+    bar = tqdm(total=sum(len(job[2]) for job in jobs), desc="reading media", unit="file")
+    with ProcessPoolExecutor(workers) as pool, bar:
+        for failures, count in pool.map(_read_chunk, jobs):
+            bad.update(failures)
+            bar.update(count)
+    (partial / "done.json").write_text(json.dumps(bad), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _read_chunk(job) -> tuple[dict[str, str], int]:
+    name, settings, paths, start, folder = job
+    adapter = create_adapter(name, settings)
+    # a chunk's own rows only: two processes never write the same bytes
+    grids = np.lib.format.open_memmap(folder / f"{name}.npy", "r+")
+    failures = {}
+    for i, (sample, path) in enumerate(paths, start=start):
+        try:
+            grids[i] = adapter.read(path)
+        except MediaError as error:
+            failures[sample] = str(error)
+    grids.flush()
+    return failures, len(paths)

@@ -1,0 +1,54 @@
+"""One optimizer step, compiled once: loss, gradients, update."""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+
+class TrainingStep(nn.Cell):
+    """Loss and update of one batch; call it with the arrays of a batch.
+
+    Args:
+        objective: Cell whose output is (loss, parts).
+        optimizer: an optimizer over the objective's trainable parameters that returns the
+            gradients' global norm (`ascend.operators.AdamW`).
+        accumulate: batches whose gradients are averaged before one update.
+
+    Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
+        only gathers gradients).
+    """
+
+    def __init__(self, objective: nn.Cell, optimizer: nn.Optimizer, accumulate: int = 1):
+        super().__init__(auto_prefix=False)
+        self.objective, self.optimizer = objective, optimizer
+        self.accumulate = accumulate
+        self.gradient = ms.value_and_grad(objective, None, optimizer.parameters, has_aux=True)
+        self.calls = 0
+        self.gathered = None
+        if accumulate > 1:
+            self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
+        self._update = ms.jit(self.update)
+        self._gather = ms.jit(self.gather)
+
+    def __call__(self, *arrays):
+        self.calls += 1
+        return (self._gather if self.calls % self.accumulate else self._update)(*arrays)
+
+    def gather(self, *arrays):
+        """Add a batch's gradients to those gathered."""
+        (loss, parts), gradients = self.gradient(*arrays)
+        for i in range(len(gradients)):
+            ops.assign_add(self.gathered[i], gradients[i])
+        return loss, parts, ops.zeros((1,), ms.float32)
+
+    def update(self, *arrays):
+        """Gradients of a batch (and those gathered), then one update."""
+        (loss, parts), gradients = self.gradient(*arrays)
+        if self.gathered is None:
+            return loss, parts, self.optimizer(gradients)
+        mean = ()
+        for i in range(len(gradients)):
+            mean += ((self.gathered[i] + gradients[i]) / self.accumulate,)
+        norm = self.optimizer(mean)
+        for i in range(len(gradients)):
+            norm = ops.depend(norm, ops.assign(self.gathered[i], ops.zeros_like(gradients[i])))
+        return loss, parts, norm

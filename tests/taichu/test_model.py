@@ -1,0 +1,202 @@
+"""The backbone against a NumPy reference; packed rows against samples run alone; its size."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from modality_adapters import create_adapter
+from taichu.config import ModelConfig, load_size
+from taichu.layout import JOINT, Segment
+from taichu.model import Backbone, count_parameters, rotary_frequencies
+from taichu.packing import BatchShape, Layout, pack
+
+SMALL = ModelConfig(
+    width=32, depth=2, heads=4, key_value_heads=2, head_size=12, hidden=40, embedding=10, pieces=0
+)
+QWEN2 = ModelConfig(
+    width=24,
+    depth=1,
+    heads=2,
+    key_value_heads=1,
+    head_size=16,
+    hidden=40,
+    embedding=10,
+    pieces=0,
+    query_key_norm=False,
+    bias=True,
+    tied=False,
+)
+PATCH_SIZES = [6, 4]
+
+
+def draw_backbone(config, vocabulary_size, random) -> Backbone:
+    """A backbone whose every parameter is drawn, gains and biases too."""
+    backbone = Backbone(config, vocabulary_size, PATCH_SIZES)
+    for parameter in backbone.get_parameters():
+        drawn = random.standard_normal(parameter.shape) * 0.2
+        drawn = drawn + 1 if "norm" in parameter.name else drawn
+        parameter.set_data(ms.Tensor(np.asarray(drawn, np.float32)))
+    return backbone
+
+
+def run(backbone, batch) -> np.ndarray:
+    """Hidden states (B, L, D)."""
+    arrays = batch.ids, batch.source, batch.coords, batch.segment, batch.span, *batch.patches
+    hidden = backbone(*(ms.Tensor(a) for a in arrays)).asnumpy()
+    return hidden.reshape(*batch.ids.shape, -1)
+
+
+def test_a_packed_batch_equals_its_samples_run_one_by_one(seeded, samples, vocabulary):
+    backbone = draw_backbone(SMALL, vocabulary.size, seeded)
+    layouts = []
+    for caption in range(6):
+        observed = [samples.patches("image"), samples.text(), samples.patches("audio")]
+        sides = (
+            Segment(tuple(observed[: 1 + caption % 3]), embedding=1),
+            Segment((observed[2],), (samples.codes("image"), samples.text()), JOINT, embedding=1),
+        )
+        layouts.append(Layout(sides, 0, caption, aligned=True))
+    patches = (("image", 30, 6), ("audio", 30, 4))
+    batch, left = pack(layouts, BatchShape(4, 64, 200, 8, patches), vocabulary)
+    assert not left and batch.segment.max() > 1 and batch.padding > 0
+    together = run(backbone, batch)
+    pooled = backbone.embed(
+        ms.Tensor(together.reshape(-1, SMALL.width)), ms.Tensor(batch.pool), 16
+    ).asnumpy()
+    for layout in layouts:
+        pair = int(np.flatnonzero(batch.pair_caption == layout.caption)[0])
+        for side, segment in enumerate(layout.segments):
+            alone_shape = BatchShape(1, len(segment), 200, 1, patches)
+            alone, _ = pack([Layout((segment,), 0, 0)], alone_shape, vocabulary)
+            expected = run(backbone, alone)[0]
+            row, start = np.argwhere(batch.pool == 2 * pair + 1 + side)[0]
+            actual = together[row, start : start + len(segment)]
+            np.testing.assert_allclose(actual, expected, atol=1e-5)
+            seen = sum(len(span) + 2 for span in segment.observed)
+            mean = expected[:seen].mean(0) @ backbone.projection.weight.asnumpy().T
+            unit = mean / np.linalg.norm(mean)
+            np.testing.assert_allclose(pooled[2 * pair + side], unit, atol=1e-5)
+
+
+def reference(config, parameters, ids, position):
+    """The block of LLaMA, Qwen2 and Qwen3 over one text, with one-dimensional RoPE, in float64."""
+
+    def get(name):
+        return parameters[name].astype(np.float64)
+
+    def norm(x, name):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_epsilon) * get(name)
+
+    def linear(x, name):
+        bias = get(f"{name}.bias") if f"{name}.bias" in parameters else 0
+        return x @ get(f"{name}.weight").T + bias
+
+    def turn(x):
+        half = config.head_size // 2
+        angle = position[:, None] * config.rope_base ** (-np.arange(half) / half)
+        cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+        a, b = x[..., :half], x[..., half:]
+        return np.concatenate((a * cos - b * sin, b * cos + a * sin), -1)
+
+    x, n, K = get("table")[ids], len(ids), config.head_size
+    for i in range(config.depth):
+        block = f"blocks.{i}"
+        y = norm(x, f"{block}.attention_norm.weight")
+        q = linear(y, f"{block}.attention.query").reshape(n, -1, K)
+        k = linear(y, f"{block}.attention.key").reshape(n, -1, K)
+        v = linear(y, f"{block}.attention.value").reshape(n, -1, K)
+        if config.query_key_norm:
+            q = norm(q, f"{block}.attention.query_norm.weight")
+            k = norm(k, f"{block}.attention.key_norm.weight")
+        share = config.heads // config.key_value_heads
+        k, v = np.repeat(turn(k), share, 1), np.repeat(v, share, 1)
+        scores = np.einsum("ihk,jhk->hij", turn(q), k) / np.sqrt(K)
+        p = np.exp(np.where(np.tri(n, dtype=bool), scores, -np.inf))
+        p = p / p.sum(-1, keepdims=True)
+        x = x + linear(np.einsum("hij,jhk->ihk", p, v).reshape(n, -1), f"{block}.attention.output")
+        y = norm(x, f"{block}.feed_forward_norm.weight")
+        gate = linear(y, f"{block}.feed_forward.gate")
+        y = gate / (1 + np.exp(-gate)) * linear(y, f"{block}.feed_forward.up")
+        x = x + linear(y, f"{block}.feed_forward.down")
+    x = norm(x, "norm.weight")
+    return x, x @ (get("table") if config.tied else get("head.weight")).T
+
+
+@pytest.mark.parametrize("config", [SMALL, QWEN2], ids=["qwen3", "qwen2"])
+def test_text_alone_runs_as_in_a_plain_decoder(seeded, vocabulary, config):
+    backbone = draw_backbone(config, vocabulary.size, seeded)
+    ids = seeded.integers(0, vocabulary.size, 11).astype(np.int32)
+    position = np.arange(11, dtype=np.int32) + 5
+    plane = np.zeros((1, 11), np.int32)
+    arrays = [ids[None], plane, np.repeat(position[None, :, None], 3, 2), plane + 1, plane]
+    patches = [np.zeros((1, size), np.float32) for size in PATCH_SIZES]
+    hidden = backbone(*(ms.Tensor(a) for a in (*arrays, *patches)))
+    logits = backbone.decode(hidden).asnumpy()
+    parameters = {p.name: p.asnumpy() for p in backbone.get_parameters()}
+    expected_hidden, expected_logits = reference(config, parameters, ids, position)
+    np.testing.assert_allclose(hidden.asnumpy(), expected_hidden, atol=2e-5)
+    np.testing.assert_allclose(logits, expected_logits, atol=1e-4)
+
+
+def test_each_pair_of_features_follows_one_axis():
+    frequencies = rotary_frequencies(load_size("nano"))
+    assert frequencies.shape == (3, 16)
+    assert ((frequencies > 0).sum(0) == 1).all()
+    np.testing.assert_allclose(frequencies.sum(0), 10000.0 ** (-np.arange(16) / 16), rtol=1e-6)
+    dealt = (frequencies > 0).sum(1)
+    assert dealt.sum() == 16 and (abs(dealt - 16 * np.array([0.4, 0.3, 0.3])) < 1).all()
+
+
+def test_tokens_see_what_they_should(seeded, samples, vocabulary):
+    """A later patch changes its own span and what follows, and nothing before the span."""
+    backbone = draw_backbone(SMALL, vocabulary.size, seeded)
+    image = samples.patches("image")
+    segment = Segment((samples.text(3), image, samples.text(2)))
+    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 1, 4)))
+    batch, _ = pack([Layout((segment,), 0, 0)], shape, vocabulary)
+    before = run(backbone, batch)[0]
+    batch.patches[0][3] += 1
+    change = np.abs(run(backbone, batch)[0] - before).max(-1)
+    first = 5 + 1  # after <text> ... </text> <image>
+    assert (change[:first] == 0).all() and (change[first:] > 1e-6).all()
+
+
+def vocabulary_size(config: ModelConfig) -> int:
+    control = 5 + 3 * len(config.modalities)  # see taichu.vocabulary
+    return config.pieces + control + sum(codec.codes for codec in config.codecs.values())
+
+
+def count(name: str) -> int:
+    config = load_size(name)
+    sizes = [create_adapter(n, s).geometry.patch_size for n, s in config.modalities.items()]
+    return count_parameters(config, vocabulary_size(config), sizes)
+
+
+def test_the_vocabulary_size_is_as_counted(tokenizer):
+    from taichu.vocabulary import Vocabulary
+
+    config = load_size("nano")
+    codes = {name: codec.codes for name, codec in config.codecs.items()}
+    vocabulary = Vocabulary(tokenizer, codes)
+    assert vocabulary.size - vocabulary.pieces == vocabulary_size(config) - config.pieces
+
+
+@pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])
+def test_parameters_are_counted_right(seeded, config):
+    config = load_size(config) if isinstance(config, str) else config
+    backbone = Backbone(config, 123, PATCH_SIZES)
+    actual = sum(parameter.size for parameter in backbone.get_parameters())
+    assert count_parameters(config, 123, PATCH_SIZES) == actual
+
+
+@pytest.mark.parametrize(
+    "name, least, most",
+    [
+        ("nano", 0.8e6, 2e6),
+        ("tiny", 20e6, 30e6),
+        ("base", 300e6, 400e6),
+        ("3.8b", 3.7e9, 3.9e9),
+    ],
+)
+def test_sizes_are_what_their_names_say(name, least, most):
+    assert least < count(name) < most
