@@ -74,7 +74,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.RMSNorm(D, eps=config.norm_epsilon)
         self.projection = nn.Linear(D, config.embedding, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
         self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
 
     def forward(

@@ -215,7 +215,7 @@ def draw(random, vocabulary, modality: str, geometry, caption: int):
     from taichu.packing import Layout
 
     where, codes = geometry.coordinates(), vocabulary.codes(modality)
-    text = Span("text", ids=random.integers(0, vocabulary.pieces, random.integers(5, 12), np.int32))
+    text = Span("text", ids=random.integers(0, vocabulary.pieces, random.integers(3, 12), np.int32))
     patches = random.standard_normal((geometry.tokens, geometry.patch_size), np.float32)
     seen = Span(modality, patches=patches, coordinates=where)
     ids = random.integers(codes.start, codes.stop, geometry.tokens, np.int32)

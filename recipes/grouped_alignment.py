@@ -4,7 +4,7 @@
 
 The loss is the symmetric InfoNCE over the pairs of each group of a batch (VALOR 2304.08345, eq. 2),
 with a learned temperature; pairs of equal caption are never each other's negatives. The decoding
-head is not part of the compiled graph: the model embeds and retrieves, but generates nothing of use.
+head is not part of the compiled graph: the model embeds and retrieves, but makes nothing of use.
 """
 
 from dataclasses import replace

@@ -74,7 +74,7 @@ def main(config: Config) -> Path:
         return {n: round(float(v), 5) for n, v in zip(part_names, np.mean(rows, 0))}
 
     trainer = Trainer(
-        objective, batches["train"], part_names, config.train, out / "training", validate, "backbone"
+        objective, batches["train"], part_names, config.train, out / "training" / "backbone", validate, "backbone"
     )
     trainer.run()
     model.save_pretrained(out / "model")

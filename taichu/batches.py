@@ -68,10 +68,6 @@ class Batches:
         self.data, self.vocabulary, self.adapters, self.codes = data, vocabulary, adapters, codes
         self.mixture, self.seed = mixture, seed
         self.groups = [parse_group(name, adapters) for name in mixture.groups]
-        self.members = [data.having(left + right) for left, right in self.groups]
-        for name, members in zip(mixture.groups, self.members):
-            if not len(members):
-                raise ConfigError(f"mixture.groups.{name}: no sample of the data holds all of it")
         self.captions = data.captions()
         self.coordinates = {n: a.geometry.coordinates() for n, a in adapters.items()}
         self.pieces = [
@@ -82,6 +78,10 @@ class Batches:
             ]
             for sample in data.samples
         ]
+        self.members = [self._members(left + right) for left, right in self.groups]
+        for name, members in zip(mixture.groups, self.members):
+            if not len(members):
+                raise ConfigError(f"mixture.groups.{name}: no sample of the data holds all of it")
         self._orders = [(-1, None)] * len(self.groups)  # each group's epoch and its permutation
         self.joint = mixture.joint_weight > 0
         self.decoding = mixture.grouped_weight > 0 or self.joint
@@ -150,6 +150,13 @@ class Batches:
         codes = self.codes[modality][self.data.rows[modality][sample]]
         ids = codes + self.vocabulary.codes(modality).start
         return Span(modality, ids=ids, coordinates=self.coordinates[modality])
+
+    def _members(self, modalities: tuple[str, ...]) -> np.ndarray:
+        """Numbers of the samples that hold all these modalities, text in one of the languages."""
+        members = self.data.having(modalities)
+        if TEXT not in modalities:
+            return members
+        return members[np.array([bool(self.pieces[sample]) for sample in members], bool)]
 
     def _sample(self, group: int, number: int) -> int:
         """The number-th draw of a group: each epoch is a permutation of its members."""

@@ -24,7 +24,8 @@ def save_tensors(path: Path | str, tensors: dict[str, np.ndarray], notes: dict |
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    # not ascontiguousarray, which makes a vector of a number
+    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     save_file(tensors, partial, metadata={"format": "np", "notes": json.dumps(notes or {})})
     with partial.open("rb+") as written:
         os.fsync(written.fileno())
@@ -58,7 +59,8 @@ def count_values(path: Path | str) -> int:
         raise CheckpointError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, "np") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+            names = file.keys()
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())})") from None
 

@@ -1,4 +1,4 @@
-"""Checks a manifest: every row is parsed and every file read through its adapter; nothing is kept."""
+"""Checks a manifest: every row is parsed, every file read through its adapter, nothing kept."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

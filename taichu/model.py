@@ -132,8 +132,9 @@ class Backbone(nn.Cell):
         self.head = None if config.tied else Linear(D, vocabulary_size)
         self.matmul = ops.MatMul(transpose_b=True)
         self.projection = Linear(D, config.embedding)
-        # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07)
-        self.log_scale = ms.Parameter(ms.Tensor(math.log(1 / 0.07), ms.float32))
+        # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07); of shape (1,)
+        # since ops.clip_by_global_norm of a user's loop makes that of a number's gradient
+        self.log_scale = ms.Parameter(ms.Tensor([math.log(1 / 0.07)], ms.float32))
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):

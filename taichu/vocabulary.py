@@ -89,7 +89,7 @@ def vocabulary_size(pieces: int, codes: dict[str, int]) -> int:
     return pieces + len(control_tokens(codes)) + sum(codes.values())
 
 
-def train_tokenizer(texts: list[str], pieces: int, folder: Path) -> bytes:
+def train_tokenizer(texts: list[str], pieces: int, folder: Path | str) -> bytes:
     """Train a SentencePiece model in which any UTF-8 text round-trips exactly.
 
     Args:
@@ -97,6 +97,7 @@ def train_tokenizer(texts: list[str], pieces: int, folder: Path) -> bytes:
         pieces: upper bound of the vocabulary; 256 of them are bytes.
         folder: where the trainer may write its temporary files.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lines = folder / "tokenizer.txt"
     lines.write_text("\n".join(text.replace("\n", " ") for text in texts), encoding="utf-8")

@@ -19,3 +19,39 @@ def seeded(cpu):
 
     mindspore.set_seed(7)
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The manifest of a small build of the digits, shared by all tests; nobody changes it."""
+    from taichu.digits.build import Counts, build_digits
+
+    train = Counts(image=60, video=40, shape3d=40, human=60, names=10)
+    test = Counts(image=20, video=10, shape3d=10, human=10, names=10)
+    out = tmp_path_factory.mktemp("data") / "digits"
+    return build_digits(out, 0, train, test, processes=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def media_cache(tmp_path_factory):
+    """Where the small digits are kept once they are read."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def model_folder(cpu, digits, media_cache, tmp_path_factory):
+    """A model folder with parameters as they were drawn."""
+    import mindspore
+
+    from taichu import Taichu
+    from taichu.config import load_size
+    from taichu.prepared import prepare
+    from taichu.vocabulary import train_tokenizer
+
+    mindspore.set_seed(7)
+    size = load_size("nano", depth=1)
+    data = prepare(digits, "train", size.modalities, media_cache)
+    folder = tmp_path_factory.mktemp("model")
+    texts = [text for sample in data.samples for _, text in sample.texts]
+    Taichu(size, train_tokenizer(texts, 500, folder / "tokenizer")).save_pretrained(folder)
+    return folder

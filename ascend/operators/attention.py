@@ -42,7 +42,7 @@ class CompiledAttention(nn.Cell):
 
 
 class _CompiledAttentionCore(nn.Cell):
-    """Returns the log-sum-exp of the scores too, from which the gradient finds the softmax again."""
+    """Returns the log-sum-exp of the scores too, from which the gradient rebuilds the softmax."""
 
     def __init__(self):
         super().__init__()

@@ -30,7 +30,7 @@ def choose_form(plain: type[nn.Cell], compiled: type[nn.Cell], form: str | None,
 
 
 def kernel(name: str, shapes, types) -> ops.Custom:
-    """A compiled kernel as a primitive; ``shapes`` and ``types`` map the inputs' to the outputs'."""
+    """A compiled kernel as a primitive; ``shapes`` and ``types`` map inputs' to outputs'."""
     return ops.Custom(f"{LIBRARY}:{name}", shapes, types, func_type="aot")
 
 
@@ -41,4 +41,7 @@ def describe_forms() -> str:
         return f"operators: plain form (device {device})"
     if LIBRARY:
         return "operators: compiled CPU kernels"
-    return "operators: plain form, several times slower (no C++ compiler at installation: reinstall with g++)"
+    return (
+        "operators: plain form, several times slower "
+        "(no C++ compiler at installation: reinstall with g++)"
+    )

@@ -64,6 +64,6 @@ def check(options: argparse.Namespace) -> int:
     rows, problems = check_manifest(Path(options.manifest), modalities, options.processes)
     for problem in problems:
         print(problem)
-    summary = f"{rows} good rows, {len(problems)} problems" if problems else f"{rows} rows, all good"
+    summary = f"{rows} good rows, {len(problems)} problems"
     print(f"{options.manifest}: {summary}", file=sys.stderr)
     return 1 if problems else 0

@@ -6,7 +6,7 @@ no --out is given.
 examples:
   taichu generate runs/demo/model --into image --text "a red seven" --out seven.png
   taichu generate runs/demo/model --into text --image seven.png
-  taichu generate runs/demo/model --into audio --image seven.png --out seven.wav --temperature 0.7"""
+  taichu generate runs/demo/model --into audio --image seven.png --out seven.wav --seed 3"""
 
 import argparse
 

@@ -83,11 +83,14 @@ def show_machine(device: str) -> list[tuple[str, str]]:
         ("operators", describe_forms().removeprefix("operators: ")),
         ("recipes", ", ".join(shipped(".yaml"))),
     ]
+    sizes = {}
     for path in SIZES.glob("*.yaml"):
         size = load_size(path.stem)
         patches = [create_adapter(n, s).geometry.patch_size for n, s in size.modalities.items()]
         ids = vocabulary_size(size.pieces, {n: codec.codes for n, codec in size.codecs.items()})
-        lines.append(("size " + path.stem, f"{count_parameters(size, ids, patches):,} parameters"))
+        sizes[path.stem] = count_parameters(size, ids, patches)
+    for name, count in sorted(sizes.items(), key=lambda item: item[1]):
+        lines.append((f"size {name}", f"{count:,} parameters"))
     return lines
 
 

@@ -5,7 +5,7 @@ of a split of the manifest.
 
 examples:
   taichu retrieve runs/demo/model data/digits/manifest.jsonl --into image --text "a red seven"
-  taichu retrieve runs/demo/model data/digits/manifest.jsonl --into video --image q.png --audio q.wav
+  taichu retrieve runs/demo/model my/manifest.jsonl --into video --image q.png --audio q.wav
   taichu retrieve runs/demo/model my/manifest.jsonl --into text --image q.png --top 3 --json"""
 
 import argparse
@@ -47,9 +47,8 @@ def run(options: argparse.Namespace):
     rows = []
     for number, score in zip(numbers[0], scores[0]):
         sample = candidates.samples[number]
-        rows.append(
-            {"id": sample.id, options.into: candidates.shown[number], "cosine": round(float(score), 4)}
-        )
+        found = candidates.shown[number]
+        rows.append({"id": sample.id, options.into: found, "cosine": round(float(score), 4)})
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return

@@ -165,7 +165,10 @@ def attributes(labels: dict, subject: str) -> dict:
 
     {"digit": 7, "colour": "red", "place": "top left"}. Equals `parse` of such a caption.
     """
-    return {"digit": labels["digit"], **{name: labels[subject][name] for name in ATTRIBUTES[subject]}}
+    return {
+        "digit": labels["digit"],
+        **{name: labels[subject][name] for name in ATTRIBUTES[subject]},
+    }
 
 
 def caption(labels: dict, subject: str, language: str, template: str) -> str:

@@ -1,6 +1,6 @@
 """Digits drawn as pictures and moved as clips, written as png and mp4; and cut out again.
 
-All arrays are RGB. A handwriting is a (28, 28) uint8 MNIST digit, whose ink fills the inner 20 x 20.
+Arrays are RGB. A handwriting is a (28, 28) uint8 MNIST digit; its ink lies in the inner 20 x 20.
 """
 
 from pathlib import Path
@@ -91,13 +91,15 @@ def write_clip(frames: np.ndarray, path: Path) -> None:
 
 
 def centre_digit(frames: np.ndarray) -> np.ndarray:
-    """Cut the digit out of a clip or picture: (T, Y, X, 3) in [-1, 1] -> (28, 28) float32 in [0, 1].
+    """Cut the digit out of a clip or picture: (T, Y, X, 3) in [-1, 1] -> (28, 28) in [0, 1].
 
-    Colour goes (maximum over channels), every frame is moved so that its centre of mass is in the
+    Float32. Colour goes (maximum over channels), every frame is moved so that its centre of mass is in the
     middle, as MNIST is centred, and the frames are averaged. What evaluation reads digits from.
     """
     ink = np.clip((np.asarray(frames, dtype=np.float32).max(axis=-1) + 1) / 2, 0, 1)
-    ink = np.where(ink > 0.15, ink, 0)  # compression leaves specks, which would draw the centre away
+    ink = np.where(
+        ink > 0.15, ink, 0
+    )  # compression leaves specks, which would draw the centre away
     return np.mean([_centred(frame) for frame in ink], axis=0)
 
 

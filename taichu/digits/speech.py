@@ -37,9 +37,17 @@ TRAIN_SPEAKERS = (
     + ("paul", "quincy", "rob", "sandro", "steph", "victor", "zac")
 )
 TEST_SPEAKERS = (
-    ("m5", "m8", "f4", "Alicia", "Hugo", "Mike", "benjamin", "caleb", "gustave", "marcelo")
-    + ("pablo", "robert", "shelby", "travis")
-)
+    "m5",
+    "m8",
+    "f4",
+    "Alicia",
+    "Hugo",
+    "Mike",
+    "benjamin",
+    "caleb",
+    "gustave",
+    "marcelo",
+) + ("pablo", "robert", "shelby", "travis")
 
 
 def write_wave(samples: np.ndarray, path: Path) -> None:
@@ -84,7 +92,8 @@ def wave_of_mfcc(target: np.ndarray, random: np.random.Generator) -> np.ndarray:
         decibels = np.clip(coefficients @ tables.envelope - tables.offset, -120, 60)
         fine = np.repeat(decibels, 2, axis=0)[:-1]  # frames every 100 samples, halves between
         fine[1::2] = (decibels[1:] + decibels[:-1]) / 2
-        samples = _overlap(excitation * np.exp(fine * np.float32(np.log(10) / 20)), HOP // 2, length)
+        filtered = excitation * np.exp(fine * np.float32(np.log(10) / 20))
+        samples = _overlap(filtered, HOP // 2, length)
         error = target - mfcc(samples)
         if np.abs(error).mean() < least:
             best, least = samples, np.abs(error).mean()

@@ -79,9 +79,19 @@ def test_probe_of_the_cpu_computes():
     assert device.probe("CPU") is None
 
 
-def test_probe_that_fails_gives_one_line():
-    failure = device.probe("Abacus")
-    assert failure and "\n" not in failure and len(failure) < 200
+@pytest.mark.parametrize(
+    "message, reason",
+    [
+        ("No device found. Call stack:\n- a.cc:1", "No device found"),
+        (
+            "Unsupported device.\nLoad dynamic library: libmindspore_gpu.so failed. No libcuda",
+            "libmindspore_gpu.so failed. No libcuda",
+        ),
+    ],
+)
+def test_probe_that_fails_gives_one_line(monkeypatch, message, reason):
+    monkeypatch.setattr(device, "PROBE", f"raise RuntimeError({message!r})")
+    assert device.probe("GPU") == reason
 
 
 def test_probe_that_hangs_is_given_up(monkeypatch):

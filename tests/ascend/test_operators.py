@@ -203,7 +203,7 @@ def draw_rows(random, B, L):
         (2, 33, 4, 2, 32),
         (2, 24, 6, 1, 48),
         (2, 17, 2, 1, 10),  # a head size that fills no vector register
-        (1, 260, 2, 2, 16),  # a long row
+        (1, 260, 1, 1, 16),  # a long row
         (4, 1, 1, 1, 16),
     ],
 )

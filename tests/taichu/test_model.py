@@ -9,6 +9,7 @@ from taichu.config import ModelConfig, load_size
 from taichu.layout import JOINT, Segment
 from taichu.model import Backbone, count_parameters, rotary_frequencies
 from taichu.packing import BatchShape, Layout, pack
+from taichu.vocabulary import vocabulary_size
 
 SMALL = ModelConfig(
     width=32, depth=2, heads=4, key_value_heads=2, head_size=12, hidden=40, embedding=10, pieces=0
@@ -161,24 +162,11 @@ def test_tokens_see_what_they_should(seeded, samples, vocabulary):
     assert (change[:first] == 0).all() and (change[first:] > 1e-6).all()
 
 
-def vocabulary_size(config: ModelConfig) -> int:
-    control = 5 + 3 * len(config.modalities)  # see taichu.vocabulary
-    return config.pieces + control + sum(codec.codes for codec in config.codecs.values())
-
-
 def count(name: str) -> int:
     config = load_size(name)
     sizes = [create_adapter(n, s).geometry.patch_size for n, s in config.modalities.items()]
-    return count_parameters(config, vocabulary_size(config), sizes)
-
-
-def test_the_vocabulary_size_is_as_counted(tokenizer):
-    from taichu.vocabulary import Vocabulary
-
-    config = load_size("nano")
     codes = {name: codec.codes for name, codec in config.codecs.items()}
-    vocabulary = Vocabulary(tokenizer, codes)
-    assert vocabulary.size - vocabulary.pieces == vocabulary_size(config) - config.pieces
+    return count_parameters(config, vocabulary_size(config.pieces, codes), sizes)
 
 
 @pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])

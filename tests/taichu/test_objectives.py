@@ -88,7 +88,7 @@ def test_the_temperature_is_bounded(objective, seeded):
     left, right = seeded.standard_normal((2, 4, 6)) * 0.05
     index = np.arange(4, dtype=np.int32)
     group = np.zeros(4, np.int32)
-    objective.backbone.log_scale.set_data(ms.Tensor(9.0, ms.float32))
+    objective.backbone.log_scale.set_data(ms.Tensor([9.0], ms.float32))
     tensors = [ms.Tensor(x, ms.float32) for x in (left, right)]
     loss, _ = objective.contrast(*tensors, ms.Tensor(group), ms.Tensor(index))
     expected, _ = contrast_in_loops(left, right, group, index, 100.0)

@@ -1,0 +1,41 @@
+# make demo   from a clean machine to runs/demo/report.html
+# make test   the whole test suite
+# make lint   formatting and style
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format install clean
+
+demo: .venv/demo
+	$(BIN)/taichu demo
+
+test: .venv/test
+	$(BIN)/python -m pytest -q tests
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: .venv/test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+
+# the installation is repeated when what is to be installed or compiled has changed
+INSTALLED := pyproject.toml setup.py $(wildcard ascend/operators/kernels/*)
+
+.venv/demo: .venv/bin/python $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/test: .venv/bin/python $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs data build *.egg-info

@@ -1,0 +1,111 @@
+"""The whole way in one command: data, codecs, backbone, evaluation, report.
+
+    taichu demo                      (recipes/demo.yaml, a quarter of an hour)
+    taichu train digits_full         (recipes/digits_full.yaml, up to an hour)
+
+Ten digits seen, heard, moving, solid and named. Every stage leaves its result in ``out`` and is
+reused when it is there, so a second run continues where the first one stopped.
+"""
+
+import json
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ascend.device import choose_device
+from recipes import codecs, pretrain
+from taichu.batches import MixtureConfig
+from taichu.config import load_size
+from taichu.digits.build import build_digits
+from taichu.evaluation import EvaluationConfig, evaluate
+from taichu.model import count_parameters
+from taichu.prepared import prepare
+from taichu.pretrained import Taichu, write_json
+from taichu.report import write_report
+from taichu.trainer import TrainConfig, read_log
+
+
+@dataclass(frozen=True)
+class Config:
+    data: str
+    out: str
+    model: str
+    codecs: TrainConfig
+    mixture: MixtureConfig
+    train: TrainConfig
+    evaluation: EvaluationConfig
+    device: str = "auto"
+    seed: int = 0
+
+
+def main(config: Config) -> Path:
+    """Run every stage that is not done yet; returns the folder."""
+    choose_device(config.device)
+    out, clock = Path(config.out), Clock(Path(config.out) / "seconds.json")
+    common = {"model": config.model, "device": config.device, "seed": config.seed}
+
+    with clock("data"):
+        manifest = str(build_digits(Path(config.data), config.seed))
+    common |= {"manifest": manifest, "cache": str(out / "cache")}
+    with clock("codecs"):
+        codecs.main(codecs.Config(out=str(out), train=config.codecs, **common))
+    with clock("backbone"):
+        folder = pretrain.main(
+            pretrain.Config(
+                out=str(out), codecs=str(out), mixture=config.mixture, train=config.train, **common
+            )
+        )
+
+    model = Taichu.from_pretrained(folder)
+    with clock("evaluation"):
+        metrics = evaluate(model, manifest, out / "cache", config.mixture.groups, config.evaluation)
+    logs = {name: out / "training" / name / "metrics.jsonl" for name in ("backbone", *model.codecs)}
+    metrics |= {
+        "seconds": clock.seconds,
+        "tokens_per_second": tokens_per_second(logs["backbone"], config.mixture),
+        "peak_memory_mb": peak_memory_mb(),
+        "parameters": count_parameters(
+            load_size(config.model), model.vocabulary.size, list(model.patch_sizes.values())
+        ),
+    }
+    with clock("report"):
+        data = prepare(manifest, "test", model.config.modalities, out / "cache")
+        report = write_report(out / "report.html", metrics, model, data, logs, config.seed)
+    write_json(out / "metrics.json", metrics)
+    print(f"report:  {report}", f"metrics: {out / 'metrics.json'}", f"model:   {folder}", sep="\n")
+    return out
+
+
+class Clock:
+    """Adds up the seconds of each stage over all runs in a folder."""
+
+    def __init__(self, path: Path):
+        self.path, self.name = path, ""
+        self.seconds = json.loads(path.read_text()) if path.is_file() else {}
+
+    def __call__(self, name: str) -> "Clock":
+        self.name = name
+        return self
+
+    def __enter__(self):
+        print(f"== {self.name}", flush=True)
+        self.start = time.monotonic()
+
+    def __exit__(self, kind, error, trace):
+        spent = time.monotonic() - self.start
+        self.seconds[self.name] = round(self.seconds.get(self.name, 0) + spent, 1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.seconds)
+
+
+def tokens_per_second(log: Path, mixture: MixtureConfig) -> float:
+    """Positions that hold a token, trained on a second, over the whole backbone run."""
+    rows = [row for row in read_log(log) if "padding" in row]
+    filled = 1 - sum(row["padding"] for row in rows) / len(rows)
+    return round(rows[-1]["step"] * mixture.rows * mixture.length * filled / rows[-1]["seconds"], 1)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

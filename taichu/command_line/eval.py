@@ -1,0 +1,42 @@
+"""Measure a model on the test split of a manifest, with chance and a baseline beside each figure.
+
+Prints metrics as JSON, or writes them with --out. Figures by digit and by attribute need rows with
+`labels`, as the digits data set has them.
+
+examples:
+  taichu eval runs/demo/model data/digits/manifest.jsonl
+  taichu eval runs/demo/model data/digits/manifest.jsonl --out metrics.json"""
+
+import argparse
+import json
+from pathlib import Path
+
+from taichu.command_line.options import add_device, load_model
+from taichu.errors import TaichuError
+
+
+def add_options(parser: argparse.ArgumentParser):
+    parser.add_argument("folder", metavar="FOLDER", help="a model folder")
+    parser.add_argument("manifest", metavar="MANIFEST", help="the data, with a test split")
+    parser.add_argument("--out", metavar="FILE.json", help="write the metrics instead of printing")
+    parser.add_argument(
+        "--cache", default="runs/cache", metavar="FOLDER", help="for read media (runs/cache)"
+    )
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace):
+    if options.out and not Path(options.out).parent.is_dir():
+        raise TaichuError(f"{options.out}: its folder does not exist")
+    model = load_model(options)
+    from taichu.evaluation import evaluate
+
+    metrics = evaluate(model, options.manifest, options.cache)
+    if not options.out:
+        print(json.dumps(metrics, indent=2, ensure_ascii=False))
+        return
+    from taichu.pretrained import write_json
+
+    write_json(Path(options.out), metrics)
+    print(options.out)
