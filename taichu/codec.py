@@ -28,7 +28,7 @@ class Codec(nn.Cell):
         samples: S, grids a call takes (static shape).
     """
 
-    def __init__(self, config: CodecConfig, geometry: GridGeometry, samples: int = 64):
+    def __init__(self, config: CodecConfig, geometry: GridGeometry, samples: int = 16):
         super().__init__()
         W, P, T = config.width, geometry.patch_size, geometry.tokens
         blocks = ModelConfig(

@@ -1,23 +1,28 @@
 """Measure a model on the test split of a manifest, with chance and a baseline beside each figure.
 
 Prints metrics as JSON, or writes them with --out. Figures by digit and by attribute need rows with
-`labels`, as the digits data set has them.
+`labels`, as the digits data set has them. --recipe says which groups the model was trained on, and
+so which pairs never were; key=value changes that recipe's keys.
 
 examples:
   taichu eval runs/demo/model data/digits/manifest.jsonl
-  taichu eval runs/demo/model data/digits/manifest.jsonl --out metrics.json"""
+  taichu eval runs/demo/model data/digits/manifest.jsonl --out metrics.json
+  taichu eval runs/mine/model my/manifest.jsonl --recipe my/recipe.yaml"""
 
 import argparse
 import json
 from pathlib import Path
 
 from taichu.command_line.options import add_device, load_model
-from taichu.errors import TaichuError
+from taichu.command_line.train import load_recipe
+from taichu.errors import ConfigError, TaichuError
 
 
 def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("folder", metavar="FOLDER", help="a model folder")
     parser.add_argument("manifest", metavar="MANIFEST", help="the data, with a test split")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as evaluation.KEY=3")
+    parser.add_argument("--recipe", default="demo", help="what it was trained by (default demo)")
     parser.add_argument("--out", metavar="FILE.json", help="write the metrics instead of printing")
     parser.add_argument(
         "--cache", default="runs/cache", metavar="FOLDER", help="for read media (runs/cache)"
@@ -30,9 +35,13 @@ def run(options: argparse.Namespace):
     if options.out and not Path(options.out).parent.is_dir():
         raise TaichuError(f"{options.out}: its folder does not exist")
     model = load_model(options)
-    from taichu.evaluation import evaluate
+    from taichu.evaluation import EvaluationConfig, evaluate
 
-    metrics = evaluate(model, options.manifest, options.cache)
+    _, recipe = load_recipe(options.recipe, options.overrides)
+    if not hasattr(recipe, "mixture"):
+        raise ConfigError(f"{options.recipe}: a recipe without mixture trains no backbone")
+    settings = getattr(recipe, "evaluation", None) or EvaluationConfig()
+    metrics = evaluate(model, options.manifest, options.cache, recipe.mixture.groups, settings)
     if not options.out:
         print(json.dumps(metrics, indent=2, ensure_ascii=False))
         return

@@ -93,8 +93,9 @@ def write_clip(frames: np.ndarray, path: Path) -> None:
 def centre_digit(frames: np.ndarray) -> np.ndarray:
     """Cut the digit out of a clip or picture: (T, Y, X, 3) in [-1, 1] -> (28, 28) in [0, 1].
 
-    Float32. Colour goes (maximum over channels), every frame is moved so that its centre of mass is in the
-    middle, as MNIST is centred, and the frames are averaged. What evaluation reads digits from.
+    Float32. Colour goes (maximum over channels), every frame is moved so that its centre of mass
+    is in the middle, as MNIST is centred, and the frames are averaged. What evaluation reads
+    digits from.
     """
     ink = np.clip((np.asarray(frames, dtype=np.float32).max(axis=-1) + 1) / 2, 0, 1)
     ink = np.where(

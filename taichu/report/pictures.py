@@ -51,7 +51,8 @@ def show_grid(adapter, grid: np.ndarray) -> Shown:
     if name == "shape3d":
         frames = [Image.fromarray(frame, "RGBA") for frame in swinging(grid)]
         return Shown(name, "solid", picture=moving(frames, TURN, quality=75))
-    frames = [Image.fromarray(frame) for frame in _bytes(grid if grid.shape[3] == 3 else grid[..., 0])]
+    values = _bytes(grid if grid.shape[3] == 3 else grid[..., 0])
+    frames = [Image.fromarray(frame) for frame in values]
     if len(frames) > 1:
         return Shown(name, "video", picture=moving(frames, FRAME, lossless=True))
     return Shown(name, "picture", picture=_picture(frames[0]))

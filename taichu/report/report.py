@@ -1,1 +1,142 @@
-write_report=None
+"""Assembles the report: figures, curves and samples into one HTML file."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+import taichu
+from taichu.generation import Sampling
+from taichu.prepared import PreparedData
+from taichu.report.curves import curves
+from taichu.report.floors import DEMO, Floors
+from taichu.report.gallery import generated_captions, generated_media, reconstructions
+from taichu.report.pictures import Shown, show_grid
+from taichu.report.tables import (
+    duration,
+    flatten,
+    is_number,
+    missed,
+    number,
+    pretty,
+    tables,
+)
+from taichu.report.wall import retrieval_wall
+from taichu.trainer import read_log
+
+TEMPLATE = "report.html.j2"
+SAMPLING = Sampling(temperature=0.7, top_p=0.95, guidance=2.0)
+
+
+def write_report(
+    path: Path | str,
+    metrics: dict,
+    model,
+    data: PreparedData,
+    logs: dict[str, Path],
+    seed: int = 0,
+    floors: Floors = DEMO,
+    sampling: Sampling = SAMPLING,
+) -> Path:
+    """Write one HTML file that holds all it shows and needs no network.
+
+    Args:
+        path: the .html file; it appears only when it is whole.
+        metrics: what `taichu eval` measured; any part of it may be missing.
+        model: a `taichu.Taichu`.
+        data: the test split, prepared with the model's modalities.
+        logs: title -> metrics.jsonl of a training; one that does not exist is left out.
+        seed: of the choice of what is shown.
+        floors: what the figures are held against.
+        sampling: how media are made from captions; each modality has a seed of its own.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+
+    def show(modality: str, grid: np.ndarray) -> Shown:
+        return show_grid(model.adapters[modality], grid)
+
+    def random(part: int) -> np.random.Generator:
+        return np.random.default_rng((seed, part))
+
+    started = time.monotonic()
+    held = {name: rows for name, rows in data.rows.items() if (rows >= 0).any()}
+    with_text, never_paired = retrieval_wall(model, data, show, seed)
+    page = {
+        "version": taichu.__version__,
+        "written": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "summary": summary(metrics, data, logs),
+        "below": missed(metrics, floors),
+        "tables": tables(metrics, floors),
+        "figures": {name: number(value) for name, value in flatten(metrics).items()},
+        "curves": {pretty(title): curves(log) for title, log in logs.items()},
+        "walls": [
+            ("With text on one side", with_text),
+            ("Between media that were never trained as a pair", never_paired),
+        ],
+        "made": {
+            name: generated_media(model, data, name, show, random(i), sampling)
+            for i, name in enumerate(held)
+        },
+        "captions": generated_captions(model, data, show, random(100)),
+        "codecs": {
+            name: reconstructions(model, data, name, show, random(200 + i))
+            for i, name in enumerate(held)
+        },
+        "skipped": data.skipped,
+    }
+    page["seconds"] = duration(time.monotonic() - started)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(pretty=pretty, drawing=Markup)
+    html = environment.get_template(TEMPLATE).render(page)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def summary(metrics: dict, data: PreparedData, logs: dict[str, Path]) -> list[tuple[str, str]]:
+    """What stands at the top, as (name, value): size, time, trainings, speed, memory, data."""
+    seconds = flatten(metrics.get("seconds"))
+    known = {stage: s for stage, s in seconds.items() if is_number(s)}
+    total = known.get("total", sum(known.values())) if known else None
+    stages = [
+        f"{pretty(name)} {duration(s)}" for name, s in known.items() if name not in ("", "total")
+    ]
+    facts = [
+        ("parameters", number(_total(metrics.get("parameters")))),
+        ("time in all", duration(total) + (f": {', '.join(stages)}" if stages else "")),
+        ("tokens a second", number(metrics.get("tokens_per_second"))),
+        ("peak memory, MB", number(metrics.get("peak_memory_mb"))),
+    ]
+    files = {
+        name: len({sample.media[name] for sample in data.samples if name in sample.media})
+        for name in data.rows
+    }
+    counts = ", ".join(f"{count:,} {pretty(name)}" for name, count in files.items())
+    facts.append(("test samples, files", f"{len(data.samples):,}: {counts}"))
+    for title, log in logs.items():
+        rows = read_log(log) if Path(log).is_file() else []
+        rows = [row for row in rows if isinstance(row, dict) and "loss" in row]
+        if rows:
+            taken = duration(rows[-1].get("seconds"))
+            facts.append((f"{pretty(title)}, steps", f"{number(rows[-1].get('step'))} in {taken}"))
+    return facts
+
+
+def _total(parameters):
+    if not isinstance(parameters, dict):
+        return parameters
+    numbers = flatten(parameters)
+    return numbers.get("total", sum(v for v in numbers.values() if is_number(v)))

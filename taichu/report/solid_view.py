@@ -1,10 +1,10 @@
-"""Pictures of solids: a grid of truncated signed distance, seen from the front, swinging a little."""
+"""Pictures of solids: a grid of truncated signed distance, swinging before the viewer."""
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-SIZE = 72  # pixels a side
-STEPS = 44  # along a ray
+SIZE = 64  # pixels a side
+STEPS = 32  # along a ray
 SWING = np.deg2rad(35.0)  # how far a solid turns to either side
 PITCH = np.deg2rad(14.0)  # how far the viewer stands above
 LIGHT = np.array([0.35, 0.45, 0.82])  # where it comes from: right, up, towards the viewer
@@ -12,8 +12,8 @@ COLOUR = np.array([116, 178, 246], np.float32)  # of the lit side
 SHADE = 0.34  # share of it that the dark side keeps
 
 
-def swinging(grid: np.ndarray, views: int = 7) -> list[np.ndarray]:
-    """Frames (SIZE, SIZE, 4) uint8 RGBA of a grid (Z, Y, X, 1) that swings to and fro, for a loop."""
+def swinging(grid: np.ndarray, views: int = 6) -> list[np.ndarray]:
+    """Frames (SIZE, SIZE, 4) uint8 RGBA of a grid (Z, Y, X, 1), there and back, for a loop."""
     angles = SWING * np.sin(np.linspace(-np.pi / 2, np.pi / 2, views))
     frames = [view(grid, angle) for angle in angles]
     return frames + frames[-2:0:-1]

@@ -1,0 +1,43 @@
+"""Captions written from media, read back by the data set's own grammar."""
+
+import numpy as np
+
+from taichu.digits.captions import parse
+from taichu.evaluation.embeddings import said
+from taichu.evaluation.judge import distinct
+from taichu.generation import Sampling, generate
+from taichu.vocabulary import TEXT
+
+
+def captioning(model, data, limit: int) -> dict[str, dict]:
+    """For each modality: share of captions that are exact up to the template, that name the digit,
+    that name each attribute, and that are captions at all."""
+    figures = {}
+    for modality in model.adapters:
+        samples, rows = distinct(data, modality)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
+        contents = [{modality: data.grids[modality][row]} for row in rows[chosen]]
+        made = generate(model, TEXT, contents, Sampling())
+        wanted = [dict(said(data.samples[i].labels, modality)) for i in samples[chosen]]
+        figures[modality] = score([g.text for g in made], wanted)
+    return figures
+
+
+def score(texts: list[str], wanted: list[dict]) -> dict:
+    """Compare captions with what they should say."""
+    read = [parse(text) or {} for text in texts]
+    figures = {
+        "exact": float(np.mean([r == w for r, w in zip(read, wanted)])),
+        "valid": float(np.mean([bool(r) for r in read])),
+        "n": len(texts),
+    }
+    for name in sorted({name for w in wanted for name in w}):
+        hits = [r.get(name) == w[name] for r, w in zip(read, wanted) if name in w]
+        figures[name] = float(np.mean(hits))
+    return figures
+
+
+def text_from_nothing(model, n: int, seed: int) -> dict:
+    """Share of texts made without any condition that are captions."""
+    made = generate(model, TEXT, [{}] * n, Sampling(temperature=1.0, seed=seed))
+    return {"valid": float(np.mean([parse(g.text) is not None for g in made])), "n": n}

@@ -1,0 +1,70 @@
+"""All figures of a model on the digits' test split; the keys are those of metrics.json."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from taichu.batches import parse_group
+from taichu.evaluation.captioning import captioning, text_from_nothing
+from taichu.evaluation.codec import codec_figures
+from taichu.evaluation.embeddings import Embeddings
+from taichu.evaluation.generation import generation
+from taichu.evaluation.judge import train_judges
+from taichu.evaluation.retrieval import retrieval
+from taichu.evaluation.zero_shot import zero_shot
+from taichu.generation import Sampling
+from taichu.prepared import prepare
+from taichu.vocabulary import TEXT
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How much is measured, and how media are sampled."""
+
+    limit: int = 400  # test items a modality that are captioned and generated
+    temperature: float = 0.7  # of generated media
+    top_p: float = 0.95  # of generated media
+    guidance: float = 2.0  # classifier-free guidance scale of generated media
+    seed: int = 0
+
+
+def evaluate(
+    model, manifest: Path | str, cache: Path | str, groups, config: EvaluationConfig
+) -> dict:
+    """Measure a model.
+
+    Args:
+        model: a `taichu.Taichu`.
+        manifest: of a data set with the digits' labels.
+        cache: folder of prepared grids.
+        groups: the groups it was trained on, as in a recipe's mixture: says which pairs never were.
+        config: see `EvaluationConfig`.
+
+    Returns:
+        zero_shot, retrieval, captioning, generation and codec, each by modality or pair, and the
+        seconds each part took.
+    """
+    train, test = (prepare(manifest, s, model.config.modalities, cache) for s in ("train", "test"))
+    sampling = Sampling(config.temperature, 0, config.top_p, config.guidance, config.seed)
+    trained = [parse_group(group, model.adapters) for group in groups]
+    metrics, seconds = {}, {}
+
+    def part(name: str, function, *arguments):
+        print(f"evaluation: {name} ...", flush=True)
+        start = time.monotonic()
+        result = function(*arguments)
+        seconds[name] = round(time.monotonic() - start, 1)
+        return result
+
+    judges, baselines = part("baselines", train_judges, model, train)
+    embeddings = part("embeddings", Embeddings, model, test)
+    metrics["zero_shot"] = part("zero_shot", zero_shot, embeddings, baselines)
+    metrics["retrieval"] = part("retrieval", retrieval, embeddings, trained)
+    metrics["captioning"] = part("captioning", captioning, model, test, config.limit)
+    metrics["generation"] = part(
+        "generation", generation, model, test, judges, config.limit, sampling
+    )
+    metrics["generation"][TEXT] = part("text", text_from_nothing, model, 100, config.seed)
+    metrics["codec"] = part("codec", codec_figures, model, test)
+    metrics["evaluation_seconds"] = seconds
+    return metrics
