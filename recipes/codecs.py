@@ -15,8 +15,8 @@ import numpy as np
 from ascend.device import choose_device
 from taichu.codec import CodecObjective
 from taichu.config import load_size
-from taichu.pretrained import create_adapters, create_codecs, save_codecs
 from taichu.prepared import prepare
+from taichu.pretrained import create_adapters, create_codecs, save_codecs
 from taichu.trainer import TrainConfig, Trainer
 
 

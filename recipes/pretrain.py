@@ -45,7 +45,9 @@ def main(config: Config) -> Path:
     ms.set_seed(config.seed)
     size, out = load_size(config.model), Path(config.out)
 
-    data = {s: prepare(config.manifest, s, size.modalities, config.cache) for s in ("train", "test")}
+    data = {
+        s: prepare(config.manifest, s, size.modalities, config.cache) for s in ("train", "test")
+    }
     if config.tokenizer:
         tokenizer = Path(config.tokenizer).read_bytes()
     else:
@@ -58,8 +60,12 @@ def main(config: Config) -> Path:
     decoding = mixture.grouped_weight > 0 or mixture.joint_weight > 0
     batches = {}
     for split, part in data.items():
-        codes = {n: model.encode_grids(n, grids) for n, grids in part.grids.items()} if decoding else {}
-        batches[split] = Batches(part, model.vocabulary, model.adapters, codes, mixture, config.seed)
+        codes = (
+            {n: model.encode_grids(n, grids) for n, grids in part.grids.items()} if decoding else {}
+        )
+        batches[split] = Batches(
+            part, model.vocabulary, model.adapters, codes, mixture, config.seed
+        )
     print(f"a batch draws {dict(zip(mixture.groups, batches['train'].quotas))}", flush=True)
 
     objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
@@ -74,7 +80,13 @@ def main(config: Config) -> Path:
         return {n: round(float(v), 5) for n, v in zip(part_names, np.mean(rows, 0))}
 
     trainer = Trainer(
-        objective, batches["train"], part_names, config.train, out / "training" / "backbone", validate, "backbone"
+        objective,
+        batches["train"],
+        part_names,
+        config.train,
+        out / "training" / "backbone",
+        validate,
+        "backbone",
     )
     trainer.run()
     model.save_pretrained(out / "model")

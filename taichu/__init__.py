@@ -1,8 +1,8 @@
 """taichu: unified models of text, image, audio, video and 3D on MindSpore.
 
-    from taichu import Taichu
-    model = Taichu.from_pretrained("runs/demo/model")
-    model.embed(text="a red seven"), model.generate(into="image", text="a red seven", seed=1)
+from taichu import Taichu
+model = Taichu.from_pretrained("runs/demo/model")
+model.embed(text="a red seven"), model.generate(into="image", text="a red seven", seed=1)
 """
 
 import ascend  # noqa: F401  (quiets MindSpore, which must happen before MindSpore is imported)

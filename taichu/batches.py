@@ -195,8 +195,12 @@ class Batches:
     def _shape(self) -> BatchShape:
         patches = []
         for name, adapter in self.adapters.items():
-            draws = sum(q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right)
-            patches.append((name, max(1, draws) * adapter.geometry.tokens, adapter.geometry.patch_size))
+            draws = sum(
+                q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right
+            )
+            patches.append(
+                (name, max(1, draws) * adapter.geometry.tokens, adapter.geometry.patch_size)
+            )
         places = self.mixture.rows * self.mixture.length
         targets = self._most_targets() if self.decoding else 1
         return BatchShape(
@@ -212,7 +216,9 @@ class Batches:
         random = np.random.default_rng(self.seed + 1)
         total = 0.0
         for group, quota in enumerate(self.quotas):
-            drawn = [self.draw(group, int(s), random) for s in random.choice(self.members[group], 32)]
+            drawn = [
+                self.draw(group, int(s), random) for s in random.choice(self.members[group], 32)
+            ]
             total += quota * np.mean(
                 [sum(len(d) + 2 for s in layout.segments for d in s.decoded) for layout in drawn]
             )

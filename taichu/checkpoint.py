@@ -66,7 +66,7 @@ def count_values(path: Path | str) -> int:
 
 
 def named_parameters(cell) -> dict[str, ms.Parameter]:
-    """A cell's parameters by their path in it (``Parameter.name`` changes with the cell's parent)."""
+    """A cell's parameters by their path in it; ``Parameter.name`` changes with the parent."""
     return dict(cell.parameters_and_names())
 
 

@@ -51,7 +51,10 @@ class Codec(nn.Cell):
         self.decoder_norm = RmsNorm(W, blocks.norm_epsilon)
         self.patch_out = Linear(W, P, bias=True)
         angle = np.tile(geometry.coordinates() @ rotary_frequencies(blocks), (samples, 1))
-        self.cos, self.sin = ms.Tensor(np.cos(angle), ms.float32), ms.Tensor(np.sin(angle), ms.float32)
+        self.cos, self.sin = (
+            ms.Tensor(np.cos(angle), ms.float32),
+            ms.Tensor(np.sin(angle), ms.float32),
+        )
         # each grid is one segment and one span: all its tokens see each other
         self.segment = ms.Tensor(np.ones((samples, T)), ms.int32)
         self.shape, self.samples = (samples, T, P), samples

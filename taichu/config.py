@@ -74,7 +74,9 @@ def load_yaml(path: Path | str) -> dict:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys to values")
     return content
@@ -118,9 +120,7 @@ def build(cls: type, content: dict, where: str = ""):
     for name, field in fields.items():
         if name in content:
             values[name] = _convert(hints[name], content[name], _join(where, name))
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{_join(where, name)}: missing")
     return cls(**values)
 
@@ -134,7 +134,9 @@ def load_size(name: str, **changes) -> ModelConfig:
     path = Path(name) if name.endswith((".yaml", ".yml")) else SIZES / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in SIZES.glob("*.yaml"))
-        raise ConfigError(f"model size {name!r} is unknown{nearest(name, known)}; there are {known}")
+        raise ConfigError(
+            f"model size {name!r} is unknown{nearest(name, known)}; there are {known}"
+        )
     return build(ModelConfig, {**load_yaml(path), **changes}, where=path.name)
 
 

@@ -50,7 +50,9 @@ def read_manifest(path: Path | str, modalities, problems: list[str] | None = Non
                 try:
                     sample = _parse(line, number, path.parent, tuple(modalities))
                     if sample.id in seen:
-                        raise ManifestError(f"id {sample.id!r} stands in line {seen[sample.id]} too")
+                        raise ManifestError(
+                            f"id {sample.id!r} stands in line {seen[sample.id]} too"
+                        )
                     seen[sample.id] = number
                     samples.append(sample)
                 except ManifestError as error:

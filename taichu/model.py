@@ -101,9 +101,7 @@ class Block(nn.Cell):
         self.feed_forward = FeedForward(config)
 
     def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
-        x_ND = x_ND + self.attention(
-            self.attention_norm(x_ND), cos_NK, sin_NK, segment_BL, span_BL
-        )
+        x_ND = x_ND + self.attention(self.attention_norm(x_ND), cos_NK, sin_NK, segment_BL, span_BL)
         return x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
 
 
@@ -195,7 +193,14 @@ def count_parameters(config: ModelConfig, vocabulary_size: int, patch_sizes: lis
     attention += K * (H + 2 * G) * config.bias
     block = attention + 3 * D * config.hidden + 2 * D
     heads = vocabulary_size * D * (1 if config.tied else 2)
-    return config.depth * block + D + heads + sum((P + 1) * D for P in patch_sizes) + D * config.embedding + 1
+    return (
+        config.depth * block
+        + D
+        + heads
+        + sum((P + 1) * D for P in patch_sizes)
+        + D * config.embedding
+        + 1
+    )
 
 
 def _normal(shape: tuple[int, ...], deviation: float) -> ms.Parameter:

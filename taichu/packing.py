@@ -1,4 +1,4 @@
-"""Packing: segments of many samples share the rows of one batch of fixed shape (NaViT 2307.06304)."""
+"""Packing: segments of many samples share a batch of fixed shape (NaViT 2307.06304)."""
 
 from dataclasses import dataclass, fields
 
@@ -128,9 +128,7 @@ def pack(
     batch = empty_batch(shape)
     batch.ids[:] = vocabulary.pad
     packer = _Packer(batch, shape, vocabulary)
-    order = sorted(
-        range(len(layouts)), key=lambda i: -max(len(s) for s in layouts[i].segments)
-    )
+    order = sorted(range(len(layouts)), key=lambda i: -max(len(s) for s in layouts[i].segments))
     left = [layouts[i] for i in order if not packer.add(layouts[i])]
     packer.finish(grouped_weight, joint_weight)
     return batch, left
@@ -219,7 +217,9 @@ class _Packer:
             if span.patches is not None:
                 self._write_patches(place, tokens, span)
         if segment.decoded:
-            self.decoded.append((row * self.shape.length + start, tokens, segment.decoding == JOINT))
+            self.decoded.append(
+                (row * self.shape.length + start, tokens, segment.decoding == JOINT)
+            )
 
     def _write_patches(self, place, tokens: Tokens, span):
         index = self.vocabulary.media.index(span.modality)

@@ -70,7 +70,11 @@ class PreparedData:
 
 
 def prepare(
-    manifest: Path | str, split: str, modalities: dict[str, dict], cache: Path | str, workers: int = 2
+    manifest: Path | str,
+    split: str,
+    modalities: dict[str, dict],
+    cache: Path | str,
+    workers: int = 2,
 ) -> PreparedData:
     """Read one split of a manifest, or reuse the cache.
 
@@ -108,7 +112,9 @@ def prepare(
 def _fingerprint(manifest, samples: list[Sample], adapters) -> str:
     """Changes whenever the prepared grids would."""
     state = hashlib.sha256(Path(manifest).read_bytes())
-    state.update(json.dumps({n: a.settings() for n, a in adapters.items()}, sort_keys=True).encode())
+    state.update(
+        json.dumps({n: a.settings() for n, a in adapters.items()}, sort_keys=True).encode()
+    )
     for sample in samples:
         for path in sample.media.values():
             try:

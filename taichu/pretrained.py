@@ -85,7 +85,7 @@ class Taichu:
         write_json(folder / "preprocessor_config.json", {"modalities": modalities})
 
     def embed(self, **inputs) -> np.ndarray:
-        """Unit vectors of what is given: ``text=``, ``image=``, ``audio=``, ``video=``, ``shape3d=``.
+        """Unit vectors of ``text=``, ``image=``, ``audio=``, ``video=``, ``shape3d=``.
 
         Each is a string (text) or a path (media), or a list of them; several modalities at once
         form one group, embedded together. A modality's list may be as long as the others' only.
@@ -163,7 +163,9 @@ class Taichu:
         while waiting:
             batch, waiting = pack(waiting, shape, self.vocabulary)
             arrays = (batch.ids, batch.source, batch.coords, batch.segment, batch.span, batch.pool)
-            made = run(2 * shape.pairs, *(ms.Tensor(a) for a in (*arrays, *batch.patches))).asnumpy()
+            made = run(
+                2 * shape.pairs, *(ms.Tensor(a) for a in (*arrays, *batch.patches))
+            ).asnumpy()
             for pair, first in enumerate(batch.pair_caption):
                 if first >= 0:
                     vectors[first : first + 2] = made[2 * pair : 2 * pair + 2]

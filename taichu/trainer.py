@@ -26,7 +26,9 @@ class TrainConfig:
     """Optimisation and bookkeeping of one run."""
 
     steps: int  # updates
-    minutes: float = 0.0  # end, with the schedule, at this training time where it comes first; 0: never
+    minutes: float = (
+        0.0  # end, with the schedule, at this training time where it comes first; 0: never
+    )
     rate: float = 1e-3  # peak learning rate
     final_rate: float = 0.05  # share of the peak that the cosine ends at
     warmup: float = 0.03  # share of the run over which the rate rises
@@ -150,7 +152,12 @@ class Trainer:
                 f"{self.title}: the loss is not finite at step {self.step}; lower train.rate "
                 f"(the last good checkpoint is in {self.out / 'checkpoints'})"
             )
-        row = {"step": self.step, "loss": float(loss[0]), "rate": self.rate(), "norm": float(norm[0])}
+        row = {
+            "step": self.step,
+            "loss": float(loss[0]),
+            "rate": self.rate(),
+            "norm": float(norm[0]),
+        }
         row.update({n: round(float(p), 5) for n, p in zip(self.part_names, parts)})
         row["seconds"] = round(self.seconds, 2)
         if hasattr(batch, "padding"):

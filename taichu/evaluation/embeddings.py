@@ -14,7 +14,8 @@ class Embeddings:
         samples: modality -> numbers of the samples that hold it, each file once.
         vectors: modality -> (n, C).
         digits: modality -> (n,).
-        facts: modality -> what a whole caption of the item says, a tuple; for text what it does say.
+        facts: modality -> what a whole caption of the item says, a tuple; for
+            text what it does say.
         texts: (sample, language, text) of each text vector; `samples["text"]` repeats.
     """
 

@@ -24,7 +24,9 @@ def generation(model, data, judges, limit: int, sampling: Sampling) -> dict[str,
         samples, rows = samples[chosen], rows[chosen]
         digits = np.array([data.samples[i].labels["digit"] for i in samples])
         # the languages in turn
-        texts = [data.samples[i].texts[k % len(data.samples[i].texts)][1] for k, i in enumerate(samples)]
+        texts = [
+            data.samples[i].texts[k % len(data.samples[i].texts)][1] for k, i in enumerate(samples)
+        ]
         made = generate(model, modality, [{TEXT: text} for text in texts], sampling)
         real = np.asarray(data.grids[modality][rows], np.float32)
         rebuilt = model.decode_codes(modality, model.encode_grids(modality, real))

@@ -1,0 +1,96 @@
+"""The figures of evaluation against their definitions, written out as loops."""
+
+import numpy as np
+import pytest
+
+from taichu.evaluation.captioning import score
+from taichu.evaluation.codec import measure
+from taichu.evaluation.judge import Judge
+from taichu.evaluation.retrieval import equal, recall, together
+from taichu.evaluation.zero_shot import prompts
+
+
+def test_recall_counts_first_and_first_five():
+    random = np.random.default_rng(3)
+    similarity = random.standard_normal((40, 30))
+    relevant = random.random((40, 30)) < 0.1
+    first = five = queries = 0
+    for row, right in zip(similarity, relevant):
+        if not right.any():
+            continue
+        queries += 1
+        order = sorted(range(30), key=lambda j: -row[j])
+        first += right[order[0]]
+        five += any(right[j] for j in order[:5])
+    figures = recall(similarity, relevant)
+    assert figures["n"] == queries
+    assert figures["R@1"] == pytest.approx(first / queries)
+    assert figures["R@5"] == pytest.approx(five / queries)
+    assert figures["chance"] == pytest.approx(relevant[relevant.any(1)].mean())
+
+
+def test_recall_without_any_right_item_says_so():
+    assert recall(np.ones((3, 4)), np.zeros((3, 4), bool))["n"] == 0
+
+
+def test_equal_compares_every_pair():
+    left, right = [("a",), ("b",)], [("b",), ("c",), ("a",)]
+    assert equal(left, right).tolist() == [[False, False, True], [True, False, False]]
+
+
+def test_together_finds_pairs_of_any_group():
+    groups = [(("text",), ("image",)), (("text",), ("audio", "image"))]
+    assert together("audio", "image", groups)
+    assert not together("image", "video", groups)
+
+
+def test_score_reads_captions_of_any_template():
+    wanted = [{"digit": 7, "colour": "red", "place": "top left"}, {"digit": 3}]
+    figures = score(["左上角的红色七", "this is nothing"], wanted)
+    assert figures["exact"] == 0.5
+    assert figures["digit"] == 0.5
+    assert figures["colour"] == figures["place"] == 1.0  # of the one item that has them
+    assert figures["valid"] == 0.5
+    wrong = score(["a red seven at the top right"], wanted[:1])
+    assert wrong["exact"] == 0 and wrong["digit"] == wrong["colour"] == 1 and wrong["place"] == 0
+
+
+def test_codec_measures():
+    random = np.random.default_rng(0)
+    real = random.uniform(-1, 1, (3, 2, 4, 4, 1))
+    rebuilt = real + 0.1
+    assert measure("image", real, rebuilt, 80)["psnr_db"] == pytest.approx(10 * np.log10(4 / 0.01))
+    assert measure("audio", real, rebuilt, 80)["log_mel_l2_db"] == pytest.approx(4.0)
+    solid = np.ones((1, 4, 4, 4, 1))
+    solid[0, :2] = -1
+    half = np.ones((1, 4, 4, 4, 1))
+    half[0, 1:3] = -1
+    assert measure("shape3d", solid, half, 80)["iou"] == pytest.approx(1 / 3)
+    assert measure("shape3d", solid, solid, 80)["iou"] == 1.0
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_judge_learns_a_plain_difference(centred):
+    random = np.random.default_rng(0)
+    digits = random.integers(0, 2, 60)
+    grids = np.full((60, 1, 32, 32, 3), -1.0, np.float32)
+    for grid, digit in zip(grids, digits):  # a bar lying or standing, at a place
+        y, x = random.integers(6, 14, 2)
+        tall, wide = (14, 3) if digit else (3, 14)
+        grid[0, y : y + tall, x : x + wide] = 1
+    judge = Judge(grids[:40], digits[:40], centred)
+    assert (judge(grids[40:]) == digits[40:]).mean() >= (0.9 if centred else 0.6)
+
+
+def test_prompts_are_held_out_captions_of_the_digit():
+    from taichu.digits.captions import TRAIN_TEMPLATES, fill, parse
+
+    made = prompts("video", "zh", 4)
+    assert all(parse(text)["digit"] == 4 for text in made)
+    trained = {
+        fill({"digit": 4, "colour": c, "direction": d}, "zh", template)
+        for template in TRAIN_TEMPLATES["zh"]["video"]
+        for c in ("red", "blue")
+        for d in ("left", "up")
+    }
+    assert not trained & set(made)
