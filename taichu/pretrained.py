@@ -94,8 +94,10 @@ class Taichu:
             (C,) float32 for single values, (n, C) for lists.
 
         Raises:
-            MediaError: a file cannot be read. GenerationError: an unknown modality.
+            MediaError: a file cannot be read. GenerationError: an unknown modality, or nothing.
         """
+        if not inputs:
+            raise GenerationError(f"nothing to embed; give {', '.join((TEXT, *self.adapters))}")
         conditions, single = as_conditions(inputs, self.adapters)
         vectors = self.embed_many([self.read(condition) for condition in conditions])
         return vectors[0] if single else vectors
@@ -281,6 +283,8 @@ def as_conditions(inputs: dict, modalities) -> tuple[list[dict], bool]:
     counts = {len(value) for value in lists.values()}
     if len(counts) > 1 or len(lists) < len(inputs):
         raise GenerationError("give lists of equal length, or single values")
+    if counts == {0}:
+        raise GenerationError("the lists are empty")
     return [{n: v[i] for n, v in lists.items()} for i in range(counts.pop())], False
 
 

@@ -123,6 +123,7 @@ class Trainer:
                     self._write({"step": self.step, "validation": self.validate()})
                     clock = time.monotonic()
                 if done or self.step % self.config.checkpoint_every == 0:
+                    self._require_finite(outputs)  # never keep what cannot be gone on from
                     self.save()
                 if done:
                     break
@@ -145,13 +146,17 @@ class Trainer:
         self.tokens += arrays[0].size
         return self.training_step(*(ms.Tensor(a) for a in arrays))
 
-    def _write_log(self, batch, outputs) -> float:
-        loss, parts, norm = (np.atleast_1d(o.asnumpy()) for o in outputs)
-        if not np.isfinite(loss).all():
+    def _require_finite(self, outputs):
+        loss, _, norm = outputs  # gradients that are not finite spoil the parameters too
+        if not (np.isfinite(loss.asnumpy()).all() and np.isfinite(norm.asnumpy()).all()):
             raise TaichuError(
                 f"{self.title}: the loss is not finite at step {self.step}; lower train.rate "
                 f"(the last good checkpoint is in {self.out / 'checkpoints'})"
             )
+
+    def _write_log(self, batch, outputs) -> float:
+        loss, parts, norm = (np.atleast_1d(o.asnumpy()) for o in outputs)
+        self._require_finite(outputs)
         row = {
             "step": self.step,
             "loss": float(loss[0]),

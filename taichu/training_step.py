@@ -3,6 +3,8 @@
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend.operators.adamw import UpdateWait
+
 
 class TrainingStep(nn.Cell):
     """Loss and update of one batch; call it with the arrays of a batch.
@@ -23,6 +25,7 @@ class TrainingStep(nn.Cell):
         self.accumulate = accumulate
         self.gradient = ms.value_and_grad(objective, None, optimizer.parameters, has_aux=True)
         self.calls = 0
+        self.wait = UpdateWait(optimizer)
         self.gathered = None
         if accumulate > 1:
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
@@ -31,7 +34,12 @@ class TrainingStep(nn.Cell):
 
     def __call__(self, *arrays):
         self.calls += 1
-        return (self._gather if self.calls % self.accumulate else self._update)(*arrays)
+        if self.calls % self.accumulate:
+            return self._gather(*arrays)
+        before = self.wait.started()
+        outputs = self._update(*arrays)
+        self.wait.sleep(before)
+        return outputs
 
     def gather(self, *arrays):
         """Add a batch's gradients to those gathered."""

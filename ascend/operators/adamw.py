@@ -1,10 +1,13 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, 1711.05101, algorithm 2)."""
 
+import ctypes
+import time
+
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.ops import signature as sig
 
-from ascend.operators.form import choose_form, kernel
+from ascend.operators.form import LIBRARY, choose_form, kernel
 
 
 class AdamW(nn.Optimizer):
@@ -99,3 +102,35 @@ class CompiledUpdate(nn.Cell):
     def construct(self, parameters, first, second, gradients, numbers):
         inputs = tuple(parameters) + tuple(first) + tuple(second) + tuple(gradients)
         return self.kernel(*inputs, self.decayed, numbers)
+
+
+class UpdateWait:
+    """Sleeps until the update that a compiled step has started is done.
+
+    A graph runs beside Python, and MindSpore's next call waits for it in a loop that takes a whole
+    core: half of a small machine. On forms and devices without the counting kernel it returns at
+    once, and MindSpore waits in its own way.
+    """
+
+    def __init__(self, optimizer: AdamW):
+        self.count = None
+        self.longest = 0.0  # seconds of the longest wait so far
+        if isinstance(optimizer.update, CompiledUpdate):
+            self.count = ctypes.CDLL(str(LIBRARY)).updates
+            self.count.restype = ctypes.c_int64
+
+    def started(self) -> int:
+        """To be called before the step; its result goes to `sleep`."""
+        return self.count() if self.count else 0
+
+    def sleep(self, before: int):
+        """Return soon after the update; also when a graph that failed will never make it."""
+        if not self.count:
+            return
+        start = time.monotonic()
+        while self.count() == before:
+            waited = time.monotonic() - start
+            if waited > 2 * self.longest + 5:
+                return
+            time.sleep(0.001)
+        self.longest = max(self.longest, time.monotonic() - start)

@@ -66,7 +66,7 @@ def write_report(
 
     started = time.monotonic()
     held = {name: rows for name, rows in data.rows.items() if (rows >= 0).any()}
-    with_text, never_paired = retrieval_wall(model, data, show, seed)
+    with_text, between_media = retrieval_wall(model, data, show, seed)
     page = {
         "version": taichu.__version__,
         "written": datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -75,9 +75,10 @@ def write_report(
         "tables": tables(metrics, floors),
         "figures": {name: number(value) for name, value in flatten(metrics).items()},
         "curves": {pretty(title): curves(log) for title, log in logs.items()},
+        "untrained": [key for key in metrics.get("retrieval") or () if "text" not in key],
         "walls": [
             ("With text on one side", with_text),
-            ("Between media that were never trained as a pair", never_paired),
+            ("Between media", between_media),
         ],
         "made": {
             name: generated_media(model, data, name, show, random(i), sampling)

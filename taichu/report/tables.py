@@ -46,7 +46,7 @@ class Cell:
 
     text: str
     floor: str = ""
-    reached: bool = False
+    reached: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def duration(seconds) -> str:
     if not is_number(seconds):
         return MISSING
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return f"{minutes}\u00a0min {rest}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60:02d}\u00a0min"
 
 
 def is_number(value) -> bool:

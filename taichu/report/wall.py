@@ -24,7 +24,7 @@ WITH_TEXT = (
     (("image",), TEXT, ""),
     (("audio",), TEXT, ""),
 )
-NEVER_PAIRED = (
+WITHOUT_TEXT = (
     (("image",), "video", ""),
     (("audio",), "shape3d", ""),
     (("audio", "image"), "video", ""),
@@ -51,11 +51,16 @@ class Search:
     found: list[Found]
     among: int
 
+    @property
+    def key(self) -> str:
+        """What the metrics call this direction, e.g. "audio+image->video"."""
+        return f"{'+'.join(self.asked)}->{self.into}"
+
 
 def retrieval_wall(
     model, data: PreparedData, show: Callable[[str, np.ndarray], Shown], seed: int
 ) -> tuple[list[Search], list[Search]]:
-    """Searches with text on one side, and between media that were never trained as a pair.
+    """Searches with text on one side, and between media.
 
     Args:
         model: a `taichu.Taichu`.
@@ -70,7 +75,7 @@ def retrieval_wall(
     relevance = Relevance(data.samples, data.captions())
     candidates: dict[str, Candidates] = {}
     walls = []
-    for plans in (WITH_TEXT, NEVER_PAIRED):
+    for plans in (WITH_TEXT, WITHOUT_TEXT):
         searches = []
         for asked, into, language in plans:
             known = all(name == TEXT or name in data.grids for name in (*asked, into))

@@ -1,8 +1,9 @@
-"""A small vocabulary and samples of two grid modalities that the tests of this folder share."""
+"""A small vocabulary, samples of two grid modalities and a tiny model of all five, to share."""
 
 import numpy as np
 import pytest
 
+from taichu.config import CodecConfig, ModelConfig
 from taichu.layout import Span
 from taichu.vocabulary import Vocabulary, train_tokenizer
 
@@ -54,3 +55,51 @@ class Samples:
 @pytest.fixture
 def samples(vocabulary) -> Samples:
     return Samples(vocabulary)
+
+
+TINY = ModelConfig(
+    width=32,
+    depth=2,
+    heads=2,
+    key_value_heads=1,
+    head_size=16,
+    hidden=48,
+    embedding=16,
+    pieces=0,
+    modalities={
+        "image": {"shape": [1, 16, 16, 3], "patch": [1, 8, 8]},
+        "audio": {"shape": [16, 1, 16, 1], "patch": [8, 1, 8]},
+        "video": {"shape": [4, 16, 16, 3], "patch": [2, 16, 16]},
+        "shape3d": {"shape": [12, 12, 12, 1], "patch": [6, 6, 6]},
+    },
+    codecs={
+        "image": CodecConfig(levels=(5, 4), width=32, depth=1),
+        "audio": CodecConfig(levels=(4, 4), width=32, depth=1),
+        "video": CodecConfig(levels=(3, 5), width=32, depth=1),
+        "shape3d": CodecConfig(levels=(4, 3), width=32, depth=1),
+    },
+)
+
+
+@pytest.fixture(scope="session")
+def tiny(cpu, tokenizer):
+    """A model of five modalities with parameters as they were drawn; nobody changes it."""
+    import mindspore
+
+    from taichu import Taichu
+
+    mindspore.set_seed(7)
+    return Taichu(TINY, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def contents(tiny) -> dict:
+    """One string and one grid of each modality of the tiny model; the solid is a ball."""
+    random = np.random.default_rng(5)
+    made = {"text": "a red seven"}
+    for name, adapter in tiny.adapters.items():
+        made[name] = random.uniform(-1, 1, adapter.geometry.shape).astype(np.float16)
+    place = np.indices((12, 12, 12)) - 5.5
+    distance = np.sqrt((place**2).sum(0)) - 3.5
+    made["shape3d"] = np.clip(distance / 3, -1, 1)[..., None].astype(np.float16)
+    return made

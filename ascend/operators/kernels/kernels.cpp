@@ -2,6 +2,7 @@
 // twin's plain form, to which the tests compare it. Sizes: B rows, L tokens, N = B * L, H heads,
 // G key/value heads, K head size, D width, V vocabulary.
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -338,6 +339,11 @@ TAICHU_KERNEL cross_entropy_gradient(int, void** data, int* ranks, int64_t** sha
   return 0;
 }
 
+static std::atomic<int64_t> updates_done{0};
+
+// How many updates `adamw` has finished in this process: what a caller may sleep on.
+extern "C" __attribute__((visibility("default"))) int64_t updates() { return updates_done; }
+
 // AdamW over n parameters after clipping by global norm, in place. Inputs: n parameters, n first
 // moments, n second moments, n gradients, decayed (n,), then numbers (7,): rate, beta1, beta2,
 // epsilon, weight decay, clip, and the number of this step from 1. Output: global norm (1,).
@@ -374,5 +380,6 @@ TAICHU_KERNEL adamw(int count, void** data, int* ranks, int64_t** shapes, const 
     }, 65536);
   }
   a.f(4 * n + 2)[0] = norm;
+  ++updates_done;
   return 0;
 }
