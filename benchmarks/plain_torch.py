@@ -62,15 +62,26 @@ class Block(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
+class PatchEmbedder(nn.Module):
+    def __init__(self, patch_size, tokens, width):
+        super().__init__()
+        self.linear = nn.Linear(patch_size, width)
+        self.place = nn.Parameter(torch.zeros(tokens, width))
+
+    def forward(self, patches):
+        places = torch.arange(len(patches)) % len(self.place)
+        return self.linear(patches) + self.place[places]
+
+
 class Network(nn.Module):
     """Backbone and loss; takes the arrays of a packed batch, gives the loss."""
 
-    def __init__(self, config, vocabulary_size, patch_sizes, frequencies, alignment_weight=1.5):
+    def __init__(self, config, vocabulary_size, grids, frequencies, alignment_weight=1.5):
         super().__init__()
         D = config.width
         self.alignment_weight = alignment_weight
         self.table = nn.Parameter(torch.zeros(vocabulary_size, D))
-        self.patch_embedders = nn.ModuleList([nn.Linear(P, D) for P in patch_sizes])
+        self.patch_embedders = nn.ModuleList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.RMSNorm(D, eps=config.norm_epsilon)
         self.projection = nn.Linear(D, config.embedding, bias=False)

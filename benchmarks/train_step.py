@@ -101,8 +101,8 @@ def serve_mindspore(connection, size: str):
     from taichu.training_step import TrainingStep
 
     mindspore.set_seed(1)
-    config, vocabulary, patch_sizes = network_of(size)
-    objective = Objective(Backbone(config, vocabulary.size, patch_sizes), vocabulary)
+    config, vocabulary, grids = network_of(size)
+    objective = Objective(Backbone(config, vocabulary.size, grids), vocabulary)
     names = {p.name.removeprefix("backbone."): p for p in objective.get_parameters()}
     connection.send({name: parameter.asnumpy() for name, parameter in names.items()})
     step = TrainingStep(objective, AdamW(objective.trainable_params(), RATE))
@@ -122,11 +122,11 @@ def serve_torch(connection, size: str):
     from taichu.model import rotary_frequencies
 
     torch.set_num_threads(THREADS)
-    config, vocabulary, patch_sizes = network_of(size)
+    config, vocabulary, grids = network_of(size)
     weights = {name: torch.from_numpy(w) for name, w in connection.recv().items()}
     ways = {}
     for way in ("eager", "compiled"):
-        network = Network(config, vocabulary.size, patch_sizes, rotary_frequencies(config))
+        network = Network(config, vocabulary.size, grids, rotary_frequencies(config))
         network.load_state_dict(weights)
         ways[way] = TorchStep(network, way == "compiled", RATE)
     answer(connection, ways, batches_of(size))
@@ -148,7 +148,7 @@ def answer(connection, ways: dict, batches: list):
 
 
 def network_of(size: str):
-    """The model's config, its vocabulary and its patch sizes.
+    """The model's config, its vocabulary, and tokens and patch size of its grids.
 
     Both sizes see nano's modalities, so that only the network differs.
     """
@@ -158,7 +158,8 @@ def network_of(size: str):
     if size == "25m":
         modalities = config.modalities
         config = dataclasses.replace(load_size("tiny"), modalities=modalities, depth=13)
-    return config, vocabulary_of(config), [g.patch_size for g in geometries_of(config).values()]
+    grids = [(g.tokens, g.patch_size) for g in geometries_of(config).values()]
+    return config, vocabulary_of(config), grids
 
 
 def geometries_of(config) -> dict:

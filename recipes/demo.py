@@ -65,9 +65,7 @@ def main(config: Config) -> Path:
         "seconds": clock.seconds,
         "tokens_per_second": tokens_per_second(logs["backbone"], config.mixture),
         "peak_memory_mb": peak_memory_mb(),
-        "parameters": count_parameters(
-            load_size(config.model), model.vocabulary.size, list(model.patch_sizes.values())
-        ),
+        "parameters": count_parameters(load_size(config.model), model.vocabulary.size, model.grids),
     }
     with clock("report"):
         data = prepare(manifest, "test", model.config.modalities, out / "cache")

@@ -142,7 +142,8 @@ def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) 
     order = np.argsort(-scaled, kind="stable")
     p = np.exp(scaled[order] - scaled[order[0]])
     p /= p.sum()
-    keep = np.cumsum(p) - p < sampling.top_p  # always keeps the first
+    keep = np.cumsum(p) - p < sampling.top_p
+    keep[0] = True  # whatever top_p is
     if sampling.top_k > 0:
         keep[sampling.top_k :] = False
     p = np.where(keep, p, 0)

@@ -105,26 +105,47 @@ class Block(nn.Cell):
         return x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
 
 
+class PatchEmbedder(nn.Cell):
+    """A linear map of one modality's patches, and a learned vector for each place of its grid.
+
+    Rotary positions alone tell tokens how far apart they are, not where they stand: on the digits,
+    a nano model without the places named colours after 1,300 steps but not one place or direction.
+
+    Args:
+        patch_size: P. tokens: T of the modality's grid. width: D.
+
+    Input: (n, P), grid after grid in token order. Output: (n, D).
+    """
+
+    def __init__(self, patch_size: int, tokens: int, width: int):
+        super().__init__()
+        self.linear = Linear(patch_size, width, bias=True, gain=width**-0.5)
+        self.place = _normal((tokens, width), width**-0.5)
+        self.tokens = tokens
+
+    def construct(self, patches_NP):
+        places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % self.tokens
+        return self.linear(patches_NP) + ops.gather(self.place, places_N, 0)
+
+
 class Backbone(nn.Cell):
     """The unified model over a packed batch.
 
     Args:
         config: sizes and modalities.
         vocabulary_size: V, size of the joint vocabulary.
-        patch_sizes: P of each grid modality, in the config's order.
+        grids: (tokens, patch size) of each grid modality, in the config's order.
 
     Inputs of `construct` are the fields of `taichu.packing.PackedBatch`; its output is the
     normalised hidden state (N, D) that `decode` and `embed` read.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary_size: int, patch_sizes: list[int]):
+    def __init__(self, config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]):
         super().__init__()
         D = config.width
         self.width, self.vocabulary_size = D, vocabulary_size
         self.table = _normal((vocabulary_size, D), D**-0.5)
-        self.patch_embedders = nn.CellList(
-            [Linear(P, D, bias=True, gain=D**-0.5) for P in patch_sizes]
-        )
+        self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = RmsNorm(D, config.norm_epsilon)
         self.head = None if config.tied else Linear(D, vocabulary_size)
@@ -186,7 +207,9 @@ def rotary_frequencies(config: ModelConfig) -> np.ndarray:
     return frequencies
 
 
-def count_parameters(config: ModelConfig, vocabulary_size: int, patch_sizes: list[int]) -> int:
+def count_parameters(
+    config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]
+) -> int:
     """Number of the backbone's parameters, without allocating any."""
     D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
     attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
@@ -197,7 +220,7 @@ def count_parameters(config: ModelConfig, vocabulary_size: int, patch_sizes: lis
         config.depth * block
         + D
         + heads
-        + sum((P + 1) * D for P in patch_sizes)
+        + sum((P + 1 + T) * D for T, P in grids)
         + D * config.embedding
         + 1
     )

@@ -42,9 +42,15 @@ class Taichu:
         self.vocabulary = Vocabulary(tokenizer, codes)
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
-        self.backbone = Backbone(config, self.vocabulary.size, list(self.patch_sizes.values()))
+        self.backbone = Backbone(config, self.vocabulary.size, self.grids)
         self.codecs = create_codecs(config)
         self._compiled = {}
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """(tokens, patch size) of each grid modality, in order."""
+        geometries = (adapter.geometry for adapter in self.adapters.values())
+        return [(geometry.tokens, geometry.patch_size) for geometry in geometries]
 
     @property
     def patch_sizes(self) -> dict[str, int]:

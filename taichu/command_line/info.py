@@ -86,9 +86,10 @@ def show_machine(device: str) -> list[tuple[str, str]]:
     sizes = {}
     for path in SIZES.glob("*.yaml"):
         size = load_size(path.stem)
-        patches = [create_adapter(n, s).geometry.patch_size for n, s in size.modalities.items()]
+        adapters = [create_adapter(n, s) for n, s in size.modalities.items()]
+        grids = [(a.geometry.tokens, a.geometry.patch_size) for a in adapters]
         ids = vocabulary_size(size.pieces, {n: codec.codes for n, codec in size.codecs.items()})
-        sizes[path.stem] = count_parameters(size, ids, patches)
+        sizes[path.stem] = count_parameters(size, ids, grids)
     for name, count in sorted(sizes.items(), key=lambda item: item[1]):
         lines.append((f"size {name}", f"{count:,} parameters"))
     return lines

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from taichu.digits.captions import parse
+from taichu.digits.captions import VALUES, parse
 from taichu.evaluation.embeddings import said
 from taichu.evaluation.judge import distinct
 from taichu.generation import Sampling, generate
@@ -11,7 +11,8 @@ from taichu.vocabulary import TEXT
 
 def captioning(model, data, limit: int) -> dict[str, dict]:
     """For each modality: share of captions that are exact up to the template, that name the digit,
-    that name each attribute, and that are captions at all."""
+    that name each attribute, and that are captions at all; ``chance`` of the digit and
+    ``chance_exact`` of guessing each detail."""
     figures = {}
     for modality in model.adapters:
         samples, rows = distinct(data, modality)
@@ -30,11 +31,18 @@ def score(texts: list[str], wanted: list[dict]) -> dict:
         "exact": float(np.mean([r == w for r, w in zip(read, wanted)])),
         "valid": float(np.mean([bool(r) for r in read])),
         "n": len(texts),
+        "chance": 1 / 10,
+        "chance_exact": float(np.mean([guess(w) for w in wanted])),
     }
     for name in sorted({name for w in wanted for name in w}):
         hits = [r.get(name) == w[name] for r, w in zip(read, wanted) if name in w]
         figures[name] = float(np.mean(hits))
     return figures
+
+
+def guess(wanted: dict) -> float:
+    """Probability that details drawn evenly, each for itself, are all right."""
+    return float(np.prod([1 / len(VALUES.get(name, range(10))) for name in wanted]))
 
 
 def text_from_nothing(model, n: int, seed: int) -> dict:

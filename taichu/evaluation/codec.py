@@ -17,16 +17,20 @@ def codec_figures(model, data, limit: int = 512) -> dict[str, dict]:
         real = np.asarray(data.grids[modality][rows[:limit]], np.float32)
         codes = model.encode_grids(modality, real)
         rebuilt = model.decode_codes(modality, codes)
-        count = np.bincount(codes.ravel(), minlength=model.config.codecs[modality].codes)
-        p = count[count > 0] / count.sum()
         figures[modality] = {
             **measure(modality, real, rebuilt, getattr(adapter, "decibels", DECIBELS)),
-            "usage": float((count > 0).mean()),
-            "perplexity": float(np.exp(-(p * np.log(p)).sum())),
-            "codes": len(count),
+            **use_of_codes(codes, model.config.codecs[modality].codes),
             "n": len(real),
         }
     return figures
+
+
+def use_of_codes(codes: np.ndarray, known: int) -> dict:
+    """Share of the ``known`` codes that occur, and exp of the entropy of their shares."""
+    count = np.bincount(codes.ravel(), minlength=known)
+    p = count[count > 0] / count.sum()
+    perplexity = float(np.exp(-(p * np.log(p)).sum()))
+    return {"usage": float((count > 0).mean()), "perplexity": perplexity, "codes": known}
 
 
 def measure(modality: str, real: np.ndarray, rebuilt: np.ndarray, decibels: float) -> dict:

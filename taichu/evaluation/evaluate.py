@@ -2,9 +2,13 @@
 
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+from tqdm import tqdm
+
 from taichu.batches import parse_group
+from taichu.errors import ManifestError
 from taichu.evaluation.captioning import captioning, text_from_nothing
 from taichu.evaluation.codec import codec_figures
 from taichu.evaluation.embeddings import Embeddings
@@ -15,6 +19,8 @@ from taichu.evaluation.zero_shot import zero_shot
 from taichu.generation import Sampling
 from taichu.prepared import prepare
 from taichu.vocabulary import TEXT
+
+PARTS = 8  # of an evaluation, each a step of its progress bar
 
 
 @dataclass(frozen=True)
@@ -43,28 +49,41 @@ def evaluate(
     Returns:
         zero_shot, retrieval, captioning, generation and codec, each by modality or pair, and the
         seconds each part took.
+
+    Raises:
+        ManifestError: a row lacks the digits' labels, or a split a modality of the model.
     """
     train, test = (prepare(manifest, s, model.config.modalities, cache) for s in ("train", "test"))
+    for split, modality in product((train, test), model.adapters):
+        if not len(split.having([modality])):
+            raise ManifestError(f"{manifest}: a split without {modality}, which the model knows")
+    for sample in train.samples + test.samples:
+        if not {"digit", "caption"} <= sample.labels.keys():
+            line = f"{manifest}:{sample.line}"
+            raise ManifestError(f"{line}: no labels digit and caption, which the figures need")
     sampling = Sampling(config.temperature, 0, config.top_p, config.guidance, config.seed)
     trained = [parse_group(group, model.adapters) for group in groups]
     metrics, seconds = {}, {}
+    bar = tqdm(total=PARTS, desc="evaluation", unit="part")
 
     def part(name: str, function, *arguments):
-        print(f"evaluation: {name} ...", flush=True)
+        bar.set_postfix_str(name)
         start = time.monotonic()
         result = function(*arguments)
         seconds[name] = round(time.monotonic() - start, 1)
+        bar.update()
         return result
 
-    judges, baselines = part("baselines", train_judges, model, train)
+    judges, centred = part("baselines", train_judges, model, train)
     embeddings = part("embeddings", Embeddings, model, test)
-    metrics["zero_shot"] = part("zero_shot", zero_shot, embeddings, baselines)
+    metrics["zero_shot"] = part("zero_shot", zero_shot, embeddings, judges)
     metrics["retrieval"] = part("retrieval", retrieval, embeddings, trained)
     metrics["captioning"] = part("captioning", captioning, model, test, config.limit)
     metrics["generation"] = part(
-        "generation", generation, model, test, judges, config.limit, sampling
+        "generation", generation, model, test, judges, centred, config.limit, sampling
     )
     metrics["generation"][TEXT] = part("text", text_from_nothing, model, 100, config.seed)
     metrics["codec"] = part("codec", codec_figures, model, test)
+    bar.close()
     metrics["evaluation_seconds"] = seconds
     return metrics

@@ -7,34 +7,58 @@ from taichu.generation import Sampling, generate
 from taichu.vocabulary import TEXT
 
 
-def generation(model, data, judges, limit: int, sampling: Sampling) -> dict[str, dict]:
+def generation(model, data, judges, centred, limit: int, sampling: Sampling) -> dict[str, dict]:
     """For each grid modality: ``agreement``, the share of generated items in which the judge sees
     the caption's digit; ``ceiling``, the same for real test items passed through the codec; and
     ``real``, for the real items themselves.
 
-    A caption is one of the item's own texts; for audio of the utterances whose text is the digit.
+    A caption is one of the item's own texts. Audio is judged on the utterances whose text is the
+    digit alone, and apart from them, as ``whole_caption``, on those that say attributes too.
+
+    Args:
+        model: a `taichu.Taichu`.
+        data: the test split.
+        judges: modality -> judge of the raw grid; the baseline of zero-shot naming.
+        centred: modality -> a second judge, that reads the digit centred; reported as ``centred``.
+        limit: items a modality.
+        sampling: of the media.
     """
     figures = {}
     for modality, judge in judges.items():
         samples, rows = distinct(data, modality)
         subject = "digit" if modality == "audio" else modality
-        fits = [data.samples[i].labels["caption"] == subject for i in samples]
-        samples, rows = samples[fits], rows[fits]
-        chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
-        samples, rows = samples[chosen], rows[chosen]
-        digits = np.array([data.samples[i].labels["digit"] for i in samples])
-        # the languages in turn
-        texts = [
-            data.samples[i].texts[k % len(data.samples[i].texts)][1] for k, i in enumerate(samples)
-        ]
-        made = generate(model, modality, [{TEXT: text} for text in texts], sampling)
-        real = np.asarray(data.grids[modality][rows], np.float32)
-        rebuilt = model.decode_codes(modality, model.encode_grids(modality, real))
-        figures[modality] = {
-            "agreement": float((judge(np.stack([g.grid for g in made])) == digits).mean()),
-            "ceiling": float((judge(rebuilt) == digits).mean()),
-            "real": float((judge(real) == digits).mean()),
-            "chance": 0.1,
-            "n": len(digits),
-        }
+        fits = np.array([data.samples[i].labels["caption"] == subject for i in samples], bool)
+        readers = {"": judge} | ({"centred": centred[modality]} if modality in centred else {})
+        figures[modality] = _judged(
+            model, data, modality, samples[fits], rows[fits], readers, limit, sampling
+        )
+        if modality == "audio" and not fits.all():
+            figures[modality]["whole_caption"] = _judged(
+                model, data, modality, samples[~fits], rows[~fits], readers, limit // 2, sampling
+            )
+    return figures
+
+
+def _judged(model, data, modality, samples, rows, readers, limit: int, sampling: Sampling) -> dict:
+    """The figures of at most ``limit`` of these items; readers beside "" under their own name."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
+    if not len(chosen):
+        return {"agreement": None, "ceiling": None, "real": None, "chance": 0.1, "n": 0}
+    samples, rows = samples[chosen], rows[chosen]
+    digits = np.array([data.samples[i].labels["digit"] for i in samples])
+    # the languages in turn
+    texts = [
+        data.samples[i].texts[k % len(data.samples[i].texts)][1] for k, i in enumerate(samples)
+    ]
+    made = generate(model, modality, [{TEXT: text} for text in texts], sampling)
+    real = np.asarray(data.grids[modality][rows], np.float32)
+    grids = {
+        "agreement": np.stack([g.grid for g in made]),
+        "ceiling": model.decode_codes(modality, model.encode_grids(modality, real)),
+        "real": real,
+    }
+    figures = {"chance": 0.1, "n": len(digits)}
+    for name, read in readers.items():
+        shares = {key: float((read(grid) == digits).mean()) for key, grid in grids.items()}
+        figures |= {name: shares} if name else shares
     return figures

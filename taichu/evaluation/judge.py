@@ -41,22 +41,22 @@ class Judge:
 
 
 def train_judges(model, train) -> tuple[dict[str, Judge], dict[str, Judge]]:
-    """From real training data, for each grid modality, the judge of what is generated, and the
-    baseline of what is recognised.
+    """From real training data, for each grid modality, the judge that is both the baseline of what
+    is recognised and the reader of what is generated; and centred judges beside.
 
-    The two differ for images: the baseline reads the raw grid, where the digit's place blurs it;
-    the judge, which should see what a person sees, reads it centred.
+    Video is read centred only. Of images there is a second judge that reads the digit centred,
+    since in the raw grid its place blurs it: its figures are higher, and stand apart.
     """
-    judges, baselines = {}, {}
+    judges, centred = {}, {}
     for modality in model.adapters:
         samples, rows = distinct(train, modality)
         digits = np.array([train.samples[i].labels["digit"] for i in samples])
         chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
         real = train.grids[modality][rows[chosen]], digits[chosen]
-        judges[modality] = Judge(*real, centred=modality in ("image", "video"))
-        raw = modality == "image"
-        baselines[modality] = Judge(*real, centred=False) if raw else judges[modality]
-    return judges, baselines
+        judges[modality] = Judge(*real, centred=modality == "video")
+        if modality == "image":
+            centred[modality] = Judge(*real, centred=True)
+    return judges, centred
 
 
 def distinct(data, modality: str) -> tuple[np.ndarray, np.ndarray]:
@@ -67,5 +67,5 @@ def distinct(data, modality: str) -> tuple[np.ndarray, np.ndarray]:
         if path not in files:
             files.add(path)
             samples.append(i)
-    samples = np.array(samples)
+    samples = np.array(samples, int)
     return samples, data.rows[modality][samples]

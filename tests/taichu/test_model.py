@@ -27,12 +27,12 @@ QWEN2 = ModelConfig(
     bias=True,
     tied=False,
 )
-PATCH_SIZES = [6, 4]
+GRIDS = [(4, 6), (3, 4)]  # tokens and patch sizes of the samples' image and audio
 
 
 def draw_backbone(config, vocabulary_size, random) -> Backbone:
     """A backbone whose every parameter is drawn, gains and biases too."""
-    backbone = Backbone(config, vocabulary_size, PATCH_SIZES)
+    backbone = Backbone(config, vocabulary_size, GRIDS)
     for parameter in backbone.get_parameters():
         drawn = random.standard_normal(parameter.shape) * 0.2
         drawn = drawn + 1 if "norm" in parameter.name else drawn
@@ -130,7 +130,7 @@ def test_text_alone_runs_as_in_a_plain_decoder(seeded, vocabulary, config):
     position = np.arange(11, dtype=np.int32) + 5
     plane = np.zeros((1, 11), np.int32)
     arrays = [ids[None], plane, np.repeat(position[None, :, None], 3, 2), plane + 1, plane]
-    patches = [np.zeros((1, size), np.float32) for size in PATCH_SIZES]
+    patches = [np.zeros((1, size), np.float32) for _, size in GRIDS]
     hidden = backbone(*(ms.Tensor(a) for a in (*arrays, *patches)))
     logits = backbone.decode(hidden).asnumpy()
     parameters = {p.name: p.asnumpy() for p in backbone.get_parameters()}
@@ -164,7 +164,8 @@ def test_tokens_see_what_they_should(seeded, samples, vocabulary):
 
 def count(name: str) -> int:
     config = load_size(name)
-    sizes = [create_adapter(n, s).geometry.patch_size for n, s in config.modalities.items()]
+    adapters = [create_adapter(n, s) for n, s in config.modalities.items()]
+    sizes = [(a.geometry.tokens, a.geometry.patch_size) for a in adapters]
     codes = {name: codec.codes for name, codec in config.codecs.items()}
     return count_parameters(config, vocabulary_size(config.pieces, codes), sizes)
 
@@ -172,9 +173,9 @@ def count(name: str) -> int:
 @pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])
 def test_parameters_are_counted_right(seeded, config):
     config = load_size(config) if isinstance(config, str) else config
-    backbone = Backbone(config, 123, PATCH_SIZES)
+    backbone = Backbone(config, 123, GRIDS)
     actual = sum(parameter.size for parameter in backbone.get_parameters())
-    assert count_parameters(config, 123, PATCH_SIZES) == actual
+    assert count_parameters(config, 123, GRIDS) == actual
 
 
 @pytest.mark.parametrize(

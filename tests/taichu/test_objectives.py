@@ -17,7 +17,9 @@ CONFIG = ModelConfig(
 
 @pytest.fixture
 def objective(seeded, vocabulary):
-    return Objective(Backbone(CONFIG, vocabulary.size, [6, 4]), vocabulary, alignment_weight=1.5)
+    return Objective(
+        Backbone(CONFIG, vocabulary.size, [(4, 6), (3, 4)]), vocabulary, alignment_weight=1.5
+    )
 
 
 def contrast_in_loops(left, right, group, caption, scale):

@@ -1,13 +1,17 @@
 """The figures of evaluation against their definitions, written out as loops."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from taichu.evaluation.captioning import score
-from taichu.evaluation.codec import measure
+from taichu.evaluation.captioning import guess, score
+from taichu.evaluation.codec import measure, use_of_codes
+from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import Judge
 from taichu.evaluation.retrieval import equal, recall, together
 from taichu.evaluation.zero_shot import prompts
+from taichu.generation import Sampling
 
 
 def test_recall_counts_first_and_first_five():
@@ -94,3 +98,60 @@ def test_prompts_are_held_out_captions_of_the_digit():
         for d in ("left", "up")
     }
     assert not trained & set(made)
+
+
+def test_guess_multiplies_the_choices_of_every_detail():
+    assert guess({"digit": 3}) == pytest.approx(0.1)
+    assert guess({"digit": 3, "colour": "red", "place": "centre"}) == pytest.approx(1 / 350)
+
+
+def test_perplexity_and_usage_of_codes():
+    codes = np.array([[0, 0, 1, 1], [3, 3, 3, 3]])  # shares 1/4, 1/4, 0, 1/2
+    figures = use_of_codes(codes, 4)
+    assert figures["usage"] == 0.75
+    entropy = 2 * 0.25 * np.log(4) + 0.5 * np.log(2)
+    assert figures["perplexity"] == pytest.approx(np.exp(entropy))
+
+
+class Mirror:
+    """A model whose codes are the grids themselves, and whose media show the wanted digit."""
+
+    def encode_grids(self, modality, grids):
+        return grids
+
+    def decode_codes(self, modality, codes):
+        return codes
+
+
+def test_agreement_ceiling_and_real_are_judged_alike(monkeypatch):
+    digits = np.arange(20) % 10
+    grids = np.broadcast_to(digits[:, None, None, None, None], (20, 1, 2, 2, 3)).astype(np.float32)
+    samples = [
+        SimpleNamespace(
+            labels={"digit": int(d), "caption": "image"},
+            texts=(("en", str(d)),),
+            media={"image": i},
+        )
+        for i, d in enumerate(digits)
+    ]
+    data = SimpleNamespace(
+        samples=samples,
+        grids={"image": grids},
+        rows={"image": np.arange(20)},
+        having=lambda modalities: np.arange(20),
+    )
+    # of every caption the digit, but of 7 an 8
+    shown = [np.full((1, 2, 2, 3), 8 if d == 7 else d, np.float32) for d in digits]
+    monkeypatch.setattr(
+        "taichu.evaluation.generation.generate",
+        lambda model, into, contents, sampling: [
+            SimpleNamespace(grid=shown[int(content["text"])]) for content in contents
+        ],
+    )
+    read = {"image": lambda grids: np.asarray(grids)[:, 0, 0, 0, 0]}
+    never = {"image": lambda grids: np.full(len(grids), -1)}
+    figures = generation(Mirror(), data, read, never, 20, Sampling())["image"]
+    assert figures["agreement"] == pytest.approx(0.9)
+    assert figures["ceiling"] == figures["real"] == 1.0
+    assert figures["n"] == 20
+    assert figures["centred"] == {"agreement": 0.0, "ceiling": 0.0, "real": 0.0}
