@@ -35,10 +35,10 @@ PLACES = ("top", "bottom")
 FIRST_LOSSES = {
     "codecs.image": [1.517256, 1.728798, 1.664701],
     "codecs.audio": [1.248968, 0.778020, 0.680577],
-    "pretrain": [13.119901, 11.411915, 10.382060],
-    "grouped_alignment": [4.556993, 3.828453, 3.647835],
-    "grouped_decoding": [4.071381, 3.164489, 2.848264],
-    "joint_decoding": [5.876069, 4.755587, 4.718369],
+    "pretrain": [13.777703, 11.465305, 10.419820],
+    "grouped_alignment": [4.657978, 4.461084, 3.812363],
+    "grouped_decoding": [4.026739, 3.097273, 2.782746],
+    "joint_decoding": [5.841486, 4.587512, 4.506981],
 }
 THREE_STEPS = TrainConfig(steps=3, log_every=1)
 
