@@ -43,14 +43,14 @@ def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def vary(grid: np.ndarray, random: np.random.Generator, noise: float) -> np.ndarray:
-    """Shift all frames of (T, Y, X, C) alike by up to 2 pixels and vary their contrast a little.
+    """Shift all frames of (T, Y, X, C) alike by up to 1 pixel and vary their contrast a little.
 
     Black (-1) enters at the edges and stays black, so that a background is not mistaken for a
     colour; `noise` is the half width of uniform noise. Never flips or rotates, and scales the
-    three colours alike: "left" and "red" in a caption stay true.
+    three colours alike: "left" and "red" in a caption stay true, places a few pixels apart too.
     """
     # Plain draws: `random.integers` takes as long as all the rest.
-    dy, dx = (int(5 * random.random()) - 2 for _ in range(2))
+    dy, dx = (int(3 * random.random()) - 1 for _ in range(2))
     light = 0.85 + 0.25 * random.random()  # scale of brightness above black
     _, height, width, _ = grid.shape
     dy, dx = max(min(dy, height - 1), 1 - height), max(min(dx, width - 1), 1 - width)
