@@ -58,7 +58,7 @@ class ImageAdapter(GridAdapter):
         path.write_bytes(data.tobytes())
 
     def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Shift by up to 2 pixels, vary the brightness a little, add light noise."""
+        """Shift by up to 1 pixel, vary the brightness a little, add light noise."""
         return vary(grid, random, noise=0.04)
 
 
