@@ -1,4 +1,4 @@
-"""Codecs: a grid modality's patches -> discrete codes -> patches, with nothing that can collapse.
+"""Codecs: a grid modality's patches -> discrete codes -> patches, without a codebook to learn.
 
 An autoencoder of the backbone's own blocks around a finite scalar quantizer (FSQ, Mentzer et al.,
 2309.15505): each of a token's few numbers is bounded and rounded to one of its levels; the code is

@@ -108,8 +108,8 @@ class Block(nn.Cell):
 class PatchEmbedder(nn.Cell):
     """A linear map of one modality's patches, and a learned vector for each place of its grid.
 
-    Rotary positions alone tell tokens how far apart they are, not where they stand: on the digits,
-    a nano model without the places named colours after 1,300 steps but not one place or direction.
+    Rotary positions tell tokens how far apart they are, the places where they stand (ViT,
+    2010.11929, eq. 1).
 
     Args:
         patch_size: P. tokens: T of the modality's grid. width: D.
