@@ -77,7 +77,6 @@ class Trainer:
         )
         self.training_step = TrainingStep(objective, self.optimizer, config.accumulate)
         self.step, self.seconds = 0, 0.0
-        self.tokens = 0
 
     @property
     def progress(self) -> float:
@@ -142,9 +141,7 @@ class Trainer:
     def _train_on(self, batch):
         # assign writes in place; set_data would leave the compiled graph with the old value
         ops.assign(self.optimizer.learning_rate, ms.Tensor(self.rate(), ms.float32))
-        arrays = batch.arrays()
-        self.tokens += arrays[0].size
-        return self.training_step(*(ms.Tensor(a) for a in arrays))
+        return self.training_step(*(ms.Tensor(a) for a in batch.arrays()))
 
     def _require_finite(self, outputs):
         loss, _, norm = outputs  # gradients that are not finite spoil the parameters too
