@@ -91,10 +91,13 @@ class AudioAdapter(GridAdapter):
         return samples * np.float32(PEAK / max(np.abs(samples).max(), 1e-9))
 
     def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Shift by up to 2 frames, vary level and tilt a little, sometimes silence a stripe."""
+        """Shift by up to 1 frame, vary level and tilt a little, now and then silence a stripe.
+
+        A word is ten frames long: more than this and half of it is gone.
+        """
         frames, _, bands, _ = grid.shape
         varied = np.full(grid.shape, -1, np.float32)
-        shift = max(1 - frames, min(frames - 1, int(5 * random.random()) - 2))
+        shift = max(1 - frames, min(frames - 1, int(3 * random.random()) - 1))
         source = grid[max(0, -shift) : frames - max(0, shift)]
         target = varied[max(0, shift) : max(0, shift) + len(source)]
         # Scaled above silence, so that silence stays what it is.
@@ -103,9 +106,9 @@ class AudioAdapter(GridAdapter):
         target[:] = source
         target *= gain
         target += gain - 1
-        if random.random() < 0.5:
+        if random.random() < 0.25:
             axis, size = (0, frames) if random.random() < 0.5 else (2, bands)
-            width = 1 + int(random.random() * (size // 8))
+            width = 1 + int(random.random() * (size // 16))
             start = int(random.random() * (size - width + 1))
             varied[(slice(None),) * axis + (slice(start, start + width),)] = -1
         return np.clip(varied, -1, 1, out=varied).astype(grid.dtype, copy=False)

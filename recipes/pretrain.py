@@ -2,7 +2,7 @@
 
     taichu train recipes/pretrain.yaml manifest=my/manifest.jsonl codecs=runs/codecs
 
-Each step's batch packs segments of all groups and all three trainings into the same rows; the
+Each step's batch packs one group's segments of all three trainings into the same rows; the
 weights in ``mixture`` say how much of each. A weight of 0 leaves a training out, which is all that
 the recipes grouped_alignment, grouped_decoding and joint_decoding change.
 """
@@ -34,7 +34,7 @@ class Config:
     mixture: MixtureConfig
     train: TrainConfig
     tokenizer: str | None = None
-    validation_batches: int = 4
+    validation_batches: int = 8
     device: str = "auto"
     seed: int = 0
 
@@ -66,7 +66,8 @@ def main(config: Config) -> Path:
         batches[split] = Batches(
             part, model.vocabulary, model.adapters, codes, mixture, config.seed
         )
-    print(f"a batch draws {dict(zip(mixture.groups, batches['train'].quotas))}", flush=True)
+    quotas = dict(zip(mixture.groups, batches["train"].quotas))
+    print(f"samples of a batch, by its group: {quotas}", flush=True)
 
     objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
     part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]
@@ -77,7 +78,9 @@ def main(config: Config) -> Path:
         for k in range(config.validation_batches):
             arrays = batches["test"](k).arrays()
             rows.append(evaluate(*(ms.Tensor(a) for a in arrays))[1].asnumpy())
-        return {n: round(float(v), 5) for n, v in zip(part_names, np.mean(rows, 0))}
+        # a batch holds one group: of each part, the mean over the batches that have it
+        means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
+        return {n: round(float(v), 5) for n, v in zip(part_names, means)}
 
     trainer = Trainer(
         objective,

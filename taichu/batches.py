@@ -5,6 +5,7 @@ it would have seen.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -21,14 +22,16 @@ class MixtureConfig:
     """What is drawn for a batch, and what is learned from it.
 
     A group is two sides of modalities, written "text-image" or "text-audio+image": each side is
-    observed and pooled once, and decoded from the other side once.
+    observed and pooled once, and decoded from the other side once. A batch is drawn from one group,
+    since only pairs of one group are each other's negatives: the more of them, the more is learned.
     """
 
-    groups: dict[str, float]  # group -> share of the draws
+    groups: dict[str, float]  # group -> share of the batches
     alignment_weight: float = 1.5  # alpha (VALOR eq. 7); 0 leaves grouped alignment out
     grouped_weight: float = 1.0  # of grouped decoding; 0 leaves it out
     joint_weight: float = 1.0  # of joint decoding; 0 leaves it out
     joint_share: float = 0.2  # share of the draws laid out for joint decoding
+    alignment_share: float = 0.0  # share of the other draws that are aligned and not decoded
     dropped_conditions: float = 0.08  # share of decoding segments without their condition
     augment: bool = True  # label-preserving changes of observed media
     rows: int = 32  # B
@@ -68,13 +71,18 @@ class Batches:
         self.data, self.vocabulary, self.adapters, self.codes = data, vocabulary, adapters, codes
         self.mixture, self.seed = mixture, seed
         self.groups = [parse_group(name, adapters) for name in mixture.groups]
-        self.captions = data.captions()
         self.coordinates = {n: a.geometry.coordinates() for n, a in adapters.items()}
+        levels = max([1, *(sample.most_captions for sample in data.samples)])
+        self.captions = [data.captions(level) for level in range(levels)]
+        encode = cache(lambda text: np.array(vocabulary.encode(text), np.int32))
         self.pieces = [
             [
-                np.array(vocabulary.encode(text), np.int32)
-                for language, text in sample.texts
-                if not mixture.languages or language in mixture.languages
+                [
+                    encode(text)
+                    for language, text in sample.captions(level)
+                    if not mixture.languages or language in mixture.languages
+                ]
+                for level in range(levels)
             ]
             for sample in data.samples
         ]
@@ -83,6 +91,8 @@ class Batches:
             if not len(members):
                 raise ConfigError(f"mixture.groups.{name}: no sample of the data holds all of it")
         self._orders = [(-1, None)] * len(self.groups)  # each group's epoch and its permutation
+        self._turns: list[tuple[int, int]] = []  # of each batch so far: see `turn`
+        self._batches = [0] * len(self.groups)  # of each group so far
         self.joint = mixture.joint_weight > 0
         self.decoding = mixture.grouped_weight > 0 or self.joint
         self.aligned = mixture.alignment_weight > 0
@@ -92,20 +102,37 @@ class Batches:
     def __call__(self, k: int) -> PackedBatch:
         """Batch k."""
         random = np.random.default_rng((self.seed, k))
+        group, turn = self.turn(k)
+        quota = self.quotas[group]
+        # one caption number a batch: "seven" beside "a red seven" would be a false negative
+        level = int(random.integers(len(self.captions)))
         layouts = [
-            self.draw(group, self._sample(group, k * quota + i), random)
-            for group, quota in enumerate(self.quotas)
+            self.draw(group, self._sample(group, turn * quota + i), level, random)
             for i in range(quota)
         ]
         weights = self.mixture.grouped_weight, self.mixture.joint_weight
         return pack(layouts, self.shape, self.vocabulary, *weights)[0]
 
-    def draw(self, group: int, sample: int, random: np.random.Generator) -> Layout:
-        """Lay out one sample for one group."""
+    def turn(self, k: int) -> tuple[int, int]:
+        """Group of batch k, and how many earlier batches were the group's. The groups take turns as
+        their shares say: the next is always the one that is furthest behind its share."""
+        shares = np.array(list(self.mixture.groups.values()), float)
+        shares /= shares.sum()
+        while len(self._turns) <= k:
+            group = int(np.argmax(shares * (len(self._turns) + 1) - self._batches))
+            self._turns.append((group, self._batches[group]))
+            self._batches[group] += 1
+        return self._turns[k]
+
+    def draw(self, group: int, sample: int, level: int, random: np.random.Generator) -> Layout:
+        """Lay out one sample for one group; ``level`` is the number of the caption observed."""
         left, right = self.groups[group]
-        caption = int(self.captions[sample])
-        texts = self.pieces[sample]
-        text = texts[random.integers(len(texts))] if texts else None
+        caption = int(self.captions[level][sample])
+        observed, decoded = (
+            texts[random.integers(len(texts))] if texts else None
+            for texts in (self.pieces[sample][level], self.pieces[sample][0])
+        )
+        text = observed, decoded
         if self.joint and random.random() < self._joint_share():
             order = [str(m) for m in random.permutation(left + right)]
             cut = int(random.integers(1, len(order)))
@@ -115,9 +142,12 @@ class Batches:
                 for seen, made in (sides, sides[::-1])
             )
             return Layout(segments, group, caption)
+        grouped = self.mixture.grouped_weight > 0
+        if self.aligned and grouped and random.random() < self.mixture.alignment_share:
+            grouped = False
+        decoding = GROUPED if grouped else NOT_DECODED
         segments = []
         for seen, made in ((left, right), (right, left)):
-            decoding = GROUPED if self.mixture.grouped_weight > 0 else NOT_DECODED
             one = [made[random.integers(len(made))]] if decoding else []
             segments.append(self._segment(sample, text, seen, one, decoding, random))
         aligned = self.aligned and all(segment.observed for segment in segments)
@@ -128,10 +158,10 @@ class Batches:
         return 1.0 if only_joint else self.mixture.joint_share
 
     def _segment(self, sample, text, seen, made, decoding, random) -> Segment:
-        observed = tuple(self._observed(sample, text, m, random) for m in seen)
+        observed = tuple(self._observed(sample, text[0], m, random) for m in seen)
         if decoding and random.random() < self.mixture.dropped_conditions:
             observed = ()
-        decoded = tuple(self._decoded(sample, text, m) for m in made)
+        decoded = tuple(self._decoded(sample, text[1], m) for m in made)
         return Segment(observed, decoded, decoding, embedding=1)
 
     def _observed(self, sample: int, text, modality: str, random) -> Span:
@@ -156,7 +186,7 @@ class Batches:
         members = self.data.having(modalities)
         if TEXT not in modalities:
             return members
-        return members[np.array([bool(self.pieces[sample]) for sample in members], bool)]
+        return members[np.array([bool(self.pieces[sample][0]) for sample in members], bool)]
 
     def _sample(self, group: int, number: int) -> int:
         """The number-th draw of a group: each epoch is a permutation of its members."""
@@ -171,58 +201,51 @@ class Batches:
         return self._orders[group][1]
 
     def _plan(self) -> list[int]:
-        """Draws of each group a batch: by weight, as many as fill the rows as planned."""
-        random = np.random.default_rng(self.seed)
-        weights = np.array(list(self.mixture.groups.values()), float)
-        lengths = []
-        for group, members in enumerate(self.members):
-            drawn = [self.draw(group, int(s), random) for s in random.choice(members, 32)]
-            lengths.append(np.mean([sum(len(s) for s in layout.segments) for layout in drawn]))
-        shares = weights / weights.sum()
+        """Draws of a batch of each group: as many as fill the rows as planned."""
         places = self.mixture.fill * self.mixture.rows * self.mixture.length
-        exact = shares * places / (shares @ np.array(lengths))
-        quotas = np.floor(exact).astype(int)
-        for group in np.argsort(quotas - exact)[: int(exact.sum()) - quotas.sum()]:
-            quotas[group] += 1
-        if not quotas.all():
-            name = list(self.mixture.groups)[int(np.argmin(quotas))]
-            raise ConfigError(
-                f"mixture.groups.{name}: its weight gives it no place in a batch of "
-                f"{self.mixture.rows} x {self.mixture.length}; raise it or the batch"
-            )
-        return [int(q) for q in quotas]
+        quotas = []
+        for name, layouts in zip(self.mixture.groups, self._examples()):
+            length = np.mean([sum(len(s) for s in layout.segments) for layout in layouts])
+            quotas.append(int(places / length))
+            if not quotas[-1]:
+                size = f"{self.mixture.rows} x {self.mixture.length}"
+                raise ConfigError(
+                    f"mixture.groups.{name}: a batch of {size} does not hold a sample"
+                )
+        return quotas
+
+    def _examples(self) -> list[list[Layout]]:
+        """Some layouts of each group, to plan by."""
+        random = np.random.default_rng(self.seed)
+        return [
+            [self.draw(group, int(s), 0, random) for s in random.choice(members, 64)]
+            for group, members in enumerate(self.members)
+        ]
 
     def _shape(self) -> BatchShape:
+        """Room for a batch of any group."""
         patches = []
         for name, adapter in self.adapters.items():
-            draws = sum(
-                q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right
-            )
-            patches.append(
-                (name, max(1, draws) * adapter.geometry.tokens, adapter.geometry.patch_size)
-            )
+            held = [q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right]
+            geometry = adapter.geometry
+            patches.append((name, max([1, *held]) * geometry.tokens, geometry.patch_size))
         places = self.mixture.rows * self.mixture.length
-        targets = self._most_targets() if self.decoding else 1
         return BatchShape(
             self.mixture.rows,
             self.mixture.length,
-            min(places, targets),
-            sum(self.quotas) if self.aligned else 1,
+            min(places, self._most_targets()) if self.decoding else 1,
+            max(self.quotas) if self.aligned else 1,
             tuple(patches),
         )
 
     def _most_targets(self) -> int:
         """Decoded tokens of a batch, with room for chance."""
-        random = np.random.default_rng(self.seed + 1)
-        total = 0.0
-        for group, quota in enumerate(self.quotas):
-            drawn = [
-                self.draw(group, int(s), random) for s in random.choice(self.members[group], 32)
-            ]
-            total += quota * np.mean(
-                [sum(len(d) + 2 for s in layout.segments for d in s.decoded) for layout in drawn]
-            )
-        return int(np.ceil(total * 1.1 / 64)) * 64
+        totals = [
+            quota
+            * np.mean([sum(len(d) + 2 for s in x.segments for d in s.decoded) for x in layouts])
+            for quota, layouts in zip(self.quotas, self._examples())
+        ]
+        return int(np.ceil(max(totals) * 1.15 / 64)) * 64
 
 
 def parse_group(name: str, modalities) -> tuple[tuple[str, ...], tuple[str, ...]]:

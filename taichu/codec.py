@@ -14,7 +14,7 @@ from mindspore import nn, ops
 
 from modality_adapters.grid import GridGeometry
 from taichu.config import CodecConfig, ModelConfig
-from taichu.model import Block, Linear, RmsNorm, rotary_frequencies
+from taichu.model import Block, Linear, PatchEmbedder, RmsNorm, rotary_frequencies
 
 HEAD_SIZE = 32
 
@@ -42,11 +42,11 @@ class Codec(nn.Cell):
             pieces=0,
         )
         self.quantizer = FiniteScalarQuantizer(config.levels)
-        self.patch_in = Linear(P, W, bias=True)
+        self.patch_in = PatchEmbedder(P, T, W)
         self.encoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
         self.encoder_norm = RmsNorm(W, blocks.norm_epsilon)
         self.digits_in = Linear(W, len(config.levels), bias=True)
-        self.digits_out = Linear(len(config.levels), W, bias=True)
+        self.digits_out = PatchEmbedder(len(config.levels), T, W)
         self.decoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
         self.decoder_norm = RmsNorm(W, blocks.norm_epsilon)
         self.patch_out = Linear(W, P, bias=True)

@@ -2,10 +2,13 @@
 
 One JSON object a line: ``id``, ``split``, any subset of ``text``, ``image``, ``audio``, ``video``,
 ``shape3d``, and optional ``labels`` for evaluation. Media are paths relative to the manifest and
-inside its folder; text is a string, a list of strings, or {"en": .., "zh": ..}.
+inside its folder; text is a string, a list of strings, or {"en": .., "zh": ..} of either. Of a list
+the first is the sample's caption, the one that is written; the others are also true of it, such as
+"seven" beside "a red seven at the top left".
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +21,8 @@ MAX_LINE = 1 << 20  # characters; a longer line is no row of a manifest
 
 @dataclass(frozen=True)
 class Sample:
-    """One row. ``texts`` holds (language, text); the language is "" where none is given."""
+    """One row. ``texts`` holds (language, text), in order within each language; the language is ""
+    where none is given."""
 
     line: int
     id: str
@@ -26,6 +30,19 @@ class Sample:
     texts: tuple[tuple[str, str], ...] = ()
     media: dict[str, Path] = field(default_factory=dict)
     labels: dict = field(default_factory=dict)
+
+    def captions(self, number: int) -> list[tuple[str, str]]:
+        """(language, text): in each language the text of this number, or the last where there are
+        fewer; of number 0 the sample's caption."""
+        of_language: dict[str, list[str]] = {}
+        for language, text in self.texts:
+            of_language.setdefault(language, []).append(text)
+        return [(name, texts[min(number, len(texts) - 1)]) for name, texts in of_language.items()]
+
+    @property
+    def most_captions(self) -> int:
+        """Texts of the language that has most."""
+        return max(Counter(language for language, _ in self.texts).values(), default=0)
 
 
 def read_manifest(path: Path | str, modalities, problems: list[str] | None = None) -> list[Sample]:

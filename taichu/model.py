@@ -109,7 +109,8 @@ class PatchEmbedder(nn.Cell):
     """A linear map of one modality's patches, and a learned vector for each place of its grid.
 
     Rotary positions tell tokens how far apart they are, the places where they stand (ViT,
-    2010.11929, eq. 1).
+    2010.11929, eq. 1). Both start at unit size, as what a block adds does: of a patch that starts
+    at a tenth of it, the first blocks leave nothing to be seen.
 
     Args:
         patch_size: P. tokens: T of the modality's grid. width: D.
@@ -119,8 +120,8 @@ class PatchEmbedder(nn.Cell):
 
     def __init__(self, patch_size: int, tokens: int, width: int):
         super().__init__()
-        self.linear = Linear(patch_size, width, bias=True, gain=width**-0.5)
-        self.place = _normal((tokens, width), width**-0.5)
+        self.linear = Linear(patch_size, width, bias=True)
+        self.place = _normal((tokens, width), 1.0)
         self.tokens = tokens
 
     def construct(self, patches_NP):
@@ -144,7 +145,8 @@ class Backbone(nn.Cell):
         super().__init__()
         D = config.width
         self.width, self.vocabulary_size = D, vocabulary_size
-        self.table = _normal((vocabulary_size, D), D**-0.5)
+        # unit size, as patches; a table that is the head too must make logits of unit size instead
+        self.table = _normal((vocabulary_size, D), D**-0.5 if config.tied else 1.0)
         self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = RmsNorm(D, config.norm_epsilon)

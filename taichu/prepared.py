@@ -52,19 +52,20 @@ class PreparedData:
                 held &= self.rows[modality] >= 0
         return np.flatnonzero(held)
 
-    def captions(self) -> np.ndarray:
-        """(samples,) int: equal for samples that share a text, directly or through others."""
-        number: dict[str, int] = {}
+    def captions(self, number: int = 0) -> np.ndarray:
+        """(samples,) int: equal for samples whose captions of this number (`Sample.captions`) share
+        a text, directly or through others."""
+        node: dict[str, int] = {}
         edges = [
-            (i, number.setdefault(text, len(number)))
+            (i, node.setdefault(text, len(node)))
             for i, sample in enumerate(self.samples)
-            for _, text in sample.texts
+            for _, text in sample.captions(number)
         ]
         n = len(self.samples)
         if not edges:
             return np.arange(n)
         row, column = np.array(edges).T
-        size = n + len(number)
+        size = n + len(node)
         graph = coo_array((np.ones(len(row)), (row, n + column)), shape=(size, size))
         return connected_components(graph, directed=False)[1][:n]
 
@@ -95,17 +96,17 @@ def prepare(
     if not (folder / "done.json").is_file():
         _read_all(samples, adapters, folder, workers)
     bad = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    skipped = problems + [f"{manifest}:{s.line}: {bad[s.id]}" for s in samples if s.id in bad]
-    used = [i for i, s in enumerate(samples) if s.id not in bad]
+    why = [next((bad[str(p)] for p in s.media.values() if str(p) in bad), None) for s in samples]
+    skipped = problems + [f"{manifest}:{s.line}: {w}" for s, w in zip(samples, why) if w]
+    used = [i for i, w in enumerate(why) if not w]
     if not used:
         reason = f"; {skipped[0]}" if skipped else ""
         raise ManifestError(f"{manifest}: no usable row with split {split!r}{reason}")
     grids, rows = {}, {}
     for name in adapters:
         grids[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-        holds = [name in s.media for s in samples]
-        all_rows = np.where(holds, np.cumsum(holds) - 1, -1)
-        rows[name] = all_rows[used]
+        row_of = {path: row for row, path in enumerate(_files(samples, name))}
+        rows[name] = np.array([row_of.get(samples[i].media.get(name), -1) for i in used])
     return PreparedData([samples[i] for i in used], grids, rows, skipped)
 
 
@@ -125,6 +126,11 @@ def _fingerprint(manifest, samples: list[Sample], adapters) -> str:
     return state.hexdigest()[:16]
 
 
+def _files(samples: list[Sample], modality: str) -> list[Path]:
+    """Files of a modality in the order of the rows, each once however many rows name it."""
+    return list(dict.fromkeys(s.media[modality] for s in samples if modality in s.media))
+
+
 def _read_all(samples: list[Sample], adapters, folder: Path, workers: int):
     """Read all media into ``folder``, which appears only when it is whole."""
     partial = folder.with_name(folder.name + ".partial")
@@ -133,7 +139,7 @@ def _read_all(samples: list[Sample], adapters, folder: Path, workers: int):
     bad: dict[str, str] = {}
     jobs = []
     for name, adapter in adapters.items():
-        paths = [(s.id, s.media[name]) for s in samples if name in s.media]
+        paths = _files(samples, name)
         shape = (len(paths), *adapter.geometry.shape)
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.float16, shape).flush()
         for start in range(0, len(paths), CHUNK):
@@ -154,10 +160,10 @@ def _read_chunk(job) -> tuple[dict[str, str], int]:
     # a chunk's own rows only: two processes never write the same bytes
     grids = np.lib.format.open_memmap(folder / f"{name}.npy", "r+")
     failures = {}
-    for i, (sample, path) in enumerate(paths, start=start):
+    for i, path in enumerate(paths, start=start):
         try:
             grids[i] = adapter.read(path)
         except MediaError as error:
-            failures[sample] = str(error)
+            failures[str(path)] = str(error)
     grids.flush()
     return failures, len(paths)

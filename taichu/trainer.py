@@ -160,7 +160,8 @@ class Trainer:
             "rate": self.rate(),
             "norm": float(norm[0]),
         }
-        row.update({n: round(float(p), 5) for n, p in zip(self.part_names, parts)})
+        # a part that is 0 is of something that this batch does not hold
+        row.update({n: round(float(p), 5) for n, p in zip(self.part_names, parts) if p})
         row["seconds"] = round(self.seconds, 2)
         if hasattr(batch, "padding"):
             row["padding"] = round(batch.padding, 4)
@@ -221,10 +222,12 @@ def draw_curves(log: Path, picture: Path):
     from matplotlib import pyplot
 
     rows = [row for row in read_log(log) if "loss" in row]
-    names = [n for n in rows[0] if n not in ("step", "seconds", "padding", "rate")] if rows else []
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [n for n in names if n not in ("step", "seconds", "padding", "rate")]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(3 * max(1, len(names)), 2.4))
     for axis, name in zip(np.atleast_1d(axes), names):
-        axis.plot([row["step"] for row in rows], [row[name] for row in rows], linewidth=0.8)
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axis.plot(*zip(*points), linewidth=0.8)
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
     figure.tight_layout()

@@ -4,10 +4,13 @@ Rows of the manifest, in both splits:
 
 - a picture, a clip or a solid with a caption that names the digit and every attribute of it; in a
   third of these rows `audio` is espeak-ng saying such a caption, in English or Mandarin;
-- a human utterance of a digit, with text that names only the digit and, in nine rows of ten, one
-  to three of {image, video, shape3d} of the same digit: files of the rows above, with attributes
-  that the text does not name. These rows are only weakly related: other hands, other sources;
+- a human utterance of a digit, with text that names it;
+- for nine of ten such utterances, the same file without text beside one to three of {image, video,
+  shape3d} of the same digit: files of the rows above, only weakly related: other hands, other
+  sources;
 - a digit's name said by espeak-ng, and as text.
+
+In training, texts that name attributes are followed by one that names the digit alone.
 
 The test split shares with the training split no handwriting, no utterance, no synthetic voice and
 no template of the text. Some combinations of digit and attributes never occur in training (see
@@ -38,7 +41,7 @@ from tqdm import tqdm
 
 from taichu.digits import captions, render, solids, sources, speech
 
-VERSION = 2  # changes whenever the same settings would give other bytes
+VERSION = 3  # changes whenever the same settings would give other bytes
 MARKER = "finished.json"
 SUFFIXES = {"image": ".png", "video": ".mp4", "shape3d": ".glb", "audio": ".wav"}
 JOB = 128  # items of one job; fixed, since espeak's state runs through a job
@@ -193,11 +196,16 @@ def _split_rows(
         row = _row(split, "human", index, labels)
         row["audio"] = f"{split}/audio/human-{index:05d}.wav"
         row["text"] = _texts(split, labels, random)
-        beside = random.permutation([medium for medium, of in media if of == digit])
-        for medium in beside[: random.choice(4, p=(0.1, 0.4, 0.3, 0.2))].tolist():
-            files = media[medium, digit]
-            row[medium], labels[medium] = files[random.integers(len(files))]
         yield row
+        beside = random.permutation([medium for medium, of in media if of == digit])
+        beside = beside[: random.choice(4, p=(0.1, 0.4, 0.3, 0.2))].tolist()
+        if not beside:
+            continue
+        weak = _row(split, "weak", index, {**labels}) | {"audio": row["audio"]}
+        for medium in beside:
+            files = media[medium, digit]
+            weak[medium], weak["labels"][medium] = files[random.integers(len(files))]
+        yield weak
     for index in range(counts.names):
         row = _row(split, "name", index, {"digit": index % 10, "caption": "digit"})
         row["text"] = _texts(split, row["labels"], random)
@@ -222,12 +230,17 @@ def _attributes(split: str, subject: str, digit: int, random: np.random.Generato
     return {**dict(zip(names, values, strict=True)), "held_out": held_out}
 
 
-def _texts(split: str, labels: dict, random: np.random.Generator) -> dict[str, str]:
-    """A caption in each language, from templates of the split."""
+def _texts(split: str, labels: dict, random: np.random.Generator) -> dict[str, list[str]]:
+    """Captions in each language, from templates of the split: the whole one first."""
     templates = captions.TRAIN_TEMPLATES if split == "train" else captions.TEST_TEMPLATES
-    subject = labels["caption"]
+    subjects = [labels["caption"]]
+    if split == "train" and subjects != ["digit"]:
+        subjects.append("digit")
     return {
-        language: captions.caption(labels, subject, language, _one_of(of[subject], random))
+        language: [
+            captions.caption(labels, subject, language, _one_of(of[subject], random))
+            for subject in subjects
+        ]
         for language, of in templates.items()
     }
 
