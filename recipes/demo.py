@@ -10,7 +10,7 @@ reused when it is there, so a second run continues where the first one stopped.
 import json
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ascend.device import choose_device
@@ -18,11 +18,13 @@ from recipes import codecs, pretrain
 from taichu.batches import MixtureConfig
 from taichu.config import load_size
 from taichu.digits.build import build_digits
+from taichu.errors import ConfigError
 from taichu.evaluation import EvaluationConfig, evaluate
 from taichu.model import count_parameters
 from taichu.prepared import prepare
 from taichu.pretrained import Taichu, write_json
 from taichu.report import write_report
+from taichu.report.floors import FLOORS
 from taichu.trainer import TrainConfig, read_log
 
 
@@ -35,14 +37,26 @@ class Config:
     mixture: MixtureConfig
     train: TrainConfig
     evaluation: EvaluationConfig
+    floors: str = "demo"
     device: str = "auto"
     seed: int = 0
+
+    def __post_init__(self):
+        if self.floors not in FLOORS:
+            known = " or ".join(FLOORS)
+            raise ConfigError(f"floors: must be {known}, not {self.floors!r}")
 
 
 def main(config: Config) -> Path:
     """Run every stage that is not done yet; returns the folder."""
-    choose_device(config.device)
     out, clock = Path(config.out), Clock(Path(config.out) / "seconds.json")
+    report, figures, folder = out / "report.html", out / "metrics.json", out / "model"
+    said = f"report:  {report}\nmetrics: {figures}\nmodel:   {folder}"
+    settings = asdict(config)
+    if is_done(out, settings):
+        print(f"done before, with these settings; delete {out} to start over", said, sep="\n")
+        return out
+    choose_device(config.device)
     common = {"model": config.model, "device": config.device, "seed": config.seed}
 
     with clock("data"):
@@ -51,7 +65,7 @@ def main(config: Config) -> Path:
     with clock("codecs"):
         codecs.main(codecs.Config(out=str(out), train=config.codecs, **common))
     with clock("backbone"):
-        folder = pretrain.main(
+        pretrain.main(
             pretrain.Config(
                 out=str(out), codecs=str(out), mixture=config.mixture, train=config.train, **common
             )
@@ -65,14 +79,25 @@ def main(config: Config) -> Path:
         "seconds": clock.seconds,
         "tokens_per_second": tokens_per_second(logs["backbone"], config.mixture),
         "peak_memory_mb": peak_memory_mb(),
+        "settings": settings,
         "parameters": count_parameters(load_size(config.model), model.vocabulary.size, model.grids),
     }
     with clock("report"):
         data = prepare(manifest, "test", model.config.modalities, out / "cache")
-        report = write_report(out / "report.html", metrics, model, data, logs, config.seed)
-    write_json(out / "metrics.json", metrics)
-    print(f"report:  {report}", f"metrics: {out / 'metrics.json'}", f"model:   {folder}", sep="\n")
+        kind = FLOORS[config.floors], config.evaluation.sampling
+        write_report(report, metrics, model, data, logs, *kind, config.seed)
+    write_json(figures, metrics)  # last: it says that all is done
+    print(said)
     return out
+
+
+def is_done(out: Path, settings: dict) -> bool:
+    """Whether a run with these settings has left all its results here."""
+    held = all((out / name).is_file() for name in ("metrics.json", "report.html"))
+    if not held or not (out / "model" / "config.json").is_file():
+        return False
+    made = json.loads((out / "metrics.json").read_text(encoding="utf-8")).get("settings")
+    return made == json.loads(json.dumps(settings))
 
 
 class Clock:

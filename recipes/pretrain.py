@@ -67,7 +67,7 @@ def main(config: Config) -> Path:
             part, model.vocabulary, model.adapters, codes, mixture, config.seed
         )
     quotas = dict(zip(mixture.groups, batches["train"].quotas))
-    print(f"samples of a batch, by its group: {quotas}", flush=True)
+    print(f"samples of a batch, by its group and the caption observed: {quotas}", flush=True)
 
     objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
     part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]

@@ -72,17 +72,17 @@ class Batches:
         self.mixture, self.seed = mixture, seed
         self.groups = [parse_group(name, adapters) for name in mixture.groups]
         self.coordinates = {n: a.geometry.coordinates() for n, a in adapters.items()}
-        levels = max([1, *(sample.most_captions for sample in data.samples)])
-        self.captions = [data.captions(level) for level in range(levels)]
+        numbers = range(max([1, *(sample.most_captions for sample in data.samples)]))
+        self.captions = [data.captions(number) for number in numbers]
         encode = cache(lambda text: np.array(vocabulary.encode(text), np.int32))
         self.pieces = [
             [
                 [
                     encode(text)
-                    for language, text in sample.captions(level)
+                    for language, text in sample.captions(number)
                     if not mixture.languages or language in mixture.languages
                 ]
-                for level in range(levels)
+                for number in numbers
             ]
             for sample in data.samples
         ]
@@ -103,12 +103,13 @@ class Batches:
         """Batch k."""
         random = np.random.default_rng((self.seed, k))
         group, turn = self.turn(k)
-        quota = self.quotas[group]
         # one caption number a batch: "seven" beside "a red seven" would be a false negative
-        level = int(random.integers(len(self.captions)))
+        cycle, number = divmod(turn, len(self.captions))
+        quotas = self.quotas[group]
+        first = cycle * sum(quotas) + sum(quotas[:number])
         layouts = [
-            self.draw(group, self._sample(group, turn * quota + i), level, random)
-            for i in range(quota)
+            self.draw(group, self._sample(group, first + i), number, random)
+            for i in range(quotas[number])
         ]
         weights = self.mixture.grouped_weight, self.mixture.joint_weight
         return pack(layouts, self.shape, self.vocabulary, *weights)[0]
@@ -124,13 +125,14 @@ class Batches:
             self._batches[group] += 1
         return self._turns[k]
 
-    def draw(self, group: int, sample: int, level: int, random: np.random.Generator) -> Layout:
-        """Lay out one sample for one group; ``level`` is the number of the caption observed."""
+    def draw(self, group: int, sample: int, number: int, random: np.random.Generator) -> Layout:
+        """Lay out one sample for one group, observing its caption of a number; what is decoded is
+        the first."""
         left, right = self.groups[group]
-        caption = int(self.captions[level][sample])
+        caption = int(self.captions[number][sample])
         observed, decoded = (
             texts[random.integers(len(texts))] if texts else None
-            for texts in (self.pieces[sample][level], self.pieces[sample][0])
+            for texts in (self.pieces[sample][number], self.pieces[sample][0])
         )
         text = observed, decoded
         if self.joint and random.random() < self._joint_share():
@@ -200,25 +202,31 @@ class Batches:
             self._orders[group] = epoch, order.permutation(len(self.members[group]))
         return self._orders[group][1]
 
-    def _plan(self) -> list[int]:
-        """Draws of a batch of each group: as many as fill the rows as planned."""
+    def _plan(self) -> list[list[int]]:
+        """Draws of a batch of each group and caption number: as many as fill it as planned."""
         places = self.mixture.fill * self.mixture.rows * self.mixture.length
         quotas = []
-        for name, layouts in zip(self.mixture.groups, self._examples()):
-            length = np.mean([sum(len(s) for s in layout.segments) for layout in layouts])
-            quotas.append(int(places / length))
-            if not quotas[-1]:
+        for name, examples in zip(self.mixture.groups, self._examples()):
+            lengths = [
+                np.mean([sum(len(segment) for segment in layout.segments) for layout in layouts])
+                for layouts in examples
+            ]
+            quotas.append([int(places / length) for length in lengths])
+            if not all(quotas[-1]):
                 size = f"{self.mixture.rows} x {self.mixture.length}"
                 raise ConfigError(
                     f"mixture.groups.{name}: a batch of {size} does not hold a sample"
                 )
         return quotas
 
-    def _examples(self) -> list[list[Layout]]:
-        """Some layouts of each group, to plan by."""
+    def _examples(self) -> list[list[list[Layout]]]:
+        """Some layouts of each group and caption number, to plan by."""
         random = np.random.default_rng(self.seed)
         return [
-            [self.draw(group, int(s), 0, random) for s in random.choice(members, 64)]
+            [
+                [self.draw(group, int(s), number, random) for s in random.choice(members, 64)]
+                for number in range(len(self.captions))
+            ]
             for group, members in enumerate(self.members)
         ]
 
@@ -226,15 +234,15 @@ class Batches:
         """Room for a batch of any group."""
         patches = []
         for name, adapter in self.adapters.items():
-            held = [q for q, (left, right) in zip(self.quotas, self.groups) if name in left + right]
-            geometry = adapter.geometry
-            patches.append((name, max([1, *held]) * geometry.tokens, geometry.patch_size))
+            sides = zip(self.quotas, self.groups)
+            most = max((max(q) for q, (left, right) in sides if name in left + right), default=1)
+            patches.append((name, most * adapter.geometry.tokens, adapter.geometry.patch_size))
         places = self.mixture.rows * self.mixture.length
         return BatchShape(
             self.mixture.rows,
             self.mixture.length,
             min(places, self._most_targets()) if self.decoding else 1,
-            max(self.quotas) if self.aligned else 1,
+            max(map(max, self.quotas)) if self.aligned else 1,
             tuple(patches),
         )
 
@@ -243,7 +251,8 @@ class Batches:
         totals = [
             quota
             * np.mean([sum(len(d) + 2 for s in x.segments for d in s.decoded) for x in layouts])
-            for quota, layouts in zip(self.quotas, self._examples())
+            for quotas, examples in zip(self.quotas, self._examples())
+            for quota, layouts in zip(quotas, examples)
         ]
         return int(np.ceil(max(totals) * 1.15 / 64)) * 64
 

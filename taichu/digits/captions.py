@@ -171,6 +171,18 @@ def attributes(labels: dict, subject: str) -> dict:
     }
 
 
+def known(labels: dict, modality: str) -> dict:
+    """What a whole caption of a row's medium says, flat as `attributes`; for "text", what the row's
+    caption says; for "audio", what is spoken: the row's caption by espeak, the digit by a human.
+    """
+    subject = modality
+    if modality == "text":
+        subject = labels["caption"]
+    elif modality == "audio":
+        subject = labels["caption"] if labels["audio"]["kind"] == "synthetic" else "digit"
+    return attributes(labels, subject)
+
+
 def caption(labels: dict, subject: str, language: str, template: str) -> str:
     """The sentence that says `attributes(labels, subject)` in a template of the language."""
     return fill(attributes(labels, subject), language, template)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from taichu.digits.captions import VALUES, parse
-from taichu.evaluation.embeddings import said
+from taichu.digits.captions import VALUES, known, parse
 from taichu.evaluation.judge import distinct
 from taichu.generation import Sampling, generate
 from taichu.vocabulary import TEXT
@@ -19,7 +18,7 @@ def captioning(model, data, limit: int) -> dict[str, dict]:
         chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
         contents = [{modality: data.grids[modality][row]} for row in rows[chosen]]
         made = generate(model, TEXT, contents, Sampling())
-        wanted = [dict(said(data.samples[i].labels, modality)) for i in samples[chosen]]
+        wanted = [known(data.samples[i].labels, modality) for i in samples[chosen]]
         figures[modality] = score([g.text for g in made], wanted)
     return figures
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from taichu.digits.captions import attributes
+from taichu.digits.captions import known
 from taichu.evaluation.judge import distinct
 from taichu.vocabulary import TEXT
 
@@ -25,22 +25,18 @@ class Embeddings:
         for modality in model.adapters:
             samples, rows = distinct(data, modality)
             grids = data.grids[modality]
-            self._add(modality, samples, [{modality: grids[row]} for row in rows], modality)
-        self.texts = [(i, *pair) for i, sample in enumerate(data.samples) for pair in sample.texts]
+            self._add(modality, samples, [{modality: grids[row]} for row in rows])
+        self.texts = [
+            (i, *pair) for i, sample in enumerate(data.samples) for pair in sample.captions(0)
+        ]
         samples = np.array([i for i, _, _ in self.texts])
-        self._add(TEXT, samples, [{TEXT: text} for _, _, text in self.texts], None)
+        self._add(TEXT, samples, [{TEXT: text} for _, _, text in self.texts])
 
-    def _add(self, modality: str, samples: np.ndarray, contents: list[dict], subject: str | None):
+    def _add(self, modality: str, samples: np.ndarray, contents: list[dict]):
         labels = [self.data.samples[i].labels for i in samples]
         self.samples[modality] = samples
         self.vectors[modality] = self.model.embed_many(contents)
         self.digits[modality] = np.array([label["digit"] for label in labels])
-        self.facts[modality] = [said(label, subject or label["caption"]) for label in labels]
-
-
-def said(labels: dict, subject: str) -> tuple:
-    """What a whole caption about a medium says; of a human's speech, the digit alone."""
-    if subject == "audio":
-        spoken = labels["audio"]["kind"] == "synthetic"
-        subject = labels["caption"] if spoken else "digit"
-    return tuple(sorted(attributes(labels, subject).items(), key=str))
+        self.facts[modality] = [
+            tuple(sorted(known(label, modality).items(), key=str)) for label in labels
+        ]

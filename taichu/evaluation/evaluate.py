@@ -33,6 +33,11 @@ class EvaluationConfig:
     guidance: float = 2.0  # classifier-free guidance scale of generated media
     seed: int = 0
 
+    @property
+    def sampling(self) -> Sampling:
+        """Of generated media."""
+        return Sampling(self.temperature, 0, self.top_p, self.guidance, self.seed)
+
 
 def evaluate(
     model, manifest: Path | str, cache: Path | str, groups, config: EvaluationConfig
@@ -61,7 +66,6 @@ def evaluate(
         if not {"digit", "caption"} <= sample.labels.keys():
             line = f"{manifest}:{sample.line}"
             raise ManifestError(f"{line}: no labels digit and caption, which the figures need")
-    sampling = Sampling(config.temperature, 0, config.top_p, config.guidance, config.seed)
     trained = [parse_group(group, model.adapters) for group in groups]
     metrics, seconds = {}, {}
     bar = tqdm(total=PARTS, desc="evaluation", unit="part")
@@ -80,7 +84,7 @@ def evaluate(
     metrics["retrieval"] = part("retrieval", retrieval, embeddings, trained)
     metrics["captioning"] = part("captioning", captioning, model, test, config.limit)
     metrics["generation"] = part(
-        "generation", generation, model, test, judges, centred, config.limit, sampling
+        "generation", generation, model, test, judges, centred, config.limit, config.sampling
     )
     metrics["generation"][TEXT] = part("text", text_from_nothing, model, 100, config.seed)
     metrics["codec"] = part("codec", codec_figures, model, test)

@@ -47,9 +47,8 @@ def _judged(model, data, modality, samples, rows, readers, limit: int, sampling:
     samples, rows = samples[chosen], rows[chosen]
     digits = np.array([data.samples[i].labels["digit"] for i in samples])
     # the languages in turn
-    texts = [
-        data.samples[i].texts[k % len(data.samples[i].texts)][1] for k, i in enumerate(samples)
-    ]
+    captions = [data.samples[i].captions(0) for i in samples]
+    texts = [of[k % len(of)][1] for k, of in enumerate(captions)]
     made = generate(model, modality, [{TEXT: text} for text in texts], sampling)
     real = np.asarray(data.grids[modality][rows], np.float32)
     grids = {

@@ -44,3 +44,4 @@ FULL = Floors(
     captioning={name: {"digit": 0.92, "exact": 0.75} for name in ("image", "video")},
     agreement={"image": 0.80, "audio": 0.80, "video": 0.70, "shape3d": 0.70},
 )
+FLOORS = {"demo": DEMO, "full": FULL}

@@ -6,7 +6,7 @@ Samples without such labels belong together where they share a text.
 
 import numpy as np
 
-from taichu.digits.captions import ATTRIBUTES, attributes, parse
+from taichu.digits.captions import ATTRIBUTES, known, parse
 from taichu.manifest import Sample
 from taichu.vocabulary import TEXT
 
@@ -49,13 +49,7 @@ def subject(sample: Sample) -> str | None:
 
 def facts(sample: Sample, modality: str) -> dict | None:
     """What is known of a sample's medium or text, flat; None without the digits' labels."""
-    labels, about = sample.labels, subject(sample)
     try:
-        if modality == TEXT:
-            return attributes(labels, about)
-        if modality == "audio":  # synthetic speech says the caption, a human the digit
-            spoken = labels["audio"]["kind"] == "synthetic"
-            return attributes(labels, about if spoken else "digit")
-        return attributes(labels, modality)
+        return known(sample.labels, modality)
     except (KeyError, TypeError):
         return None

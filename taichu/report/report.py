@@ -12,7 +12,7 @@ import taichu
 from taichu.generation import Sampling
 from taichu.prepared import PreparedData
 from taichu.report.curves import curves
-from taichu.report.floors import DEMO, Floors
+from taichu.report.floors import Floors
 from taichu.report.gallery import generated_captions, generated_media, reconstructions
 from taichu.report.pictures import Shown, show_grid
 from taichu.report.tables import (
@@ -28,7 +28,6 @@ from taichu.report.wall import retrieval_wall
 from taichu.trainer import read_log
 
 TEMPLATE = "report.html.j2"
-SAMPLING = Sampling(temperature=0.7, top_p=0.95, guidance=2.0)
 
 
 def write_report(
@@ -37,9 +36,9 @@ def write_report(
     model,
     data: PreparedData,
     logs: dict[str, Path],
+    floors: Floors,
+    sampling: Sampling,
     seed: int = 0,
-    floors: Floors = DEMO,
-    sampling: Sampling = SAMPLING,
 ) -> Path:
     """Write one HTML file that holds all it shows and needs no network.
 
@@ -49,9 +48,9 @@ def write_report(
         model: a `taichu.Taichu`.
         data: the test split, prepared with the model's modalities.
         logs: title -> metrics.jsonl of a training; one that does not exist is left out.
-        seed: of the choice of what is shown.
         floors: what the figures are held against.
         sampling: how media are made from captions; each modality has a seed of its own.
+        seed: of the choice of what is shown.
 
     Returns:
         The path.

@@ -8,6 +8,7 @@ import pytest
 
 from taichu.batches import Batches, MixtureConfig, parse_group
 from taichu.config import load_size
+from taichu.digits.captions import parse
 from taichu.errors import ConfigError
 from taichu.prepared import prepare
 from taichu.pretrained import create_adapters
@@ -66,9 +67,46 @@ def test_a_group_goes_through_its_samples_before_it_repeats_one(parts):
     assert sorted(again) == sorted(members) and again != epoch
 
 
-def test_quotas_follow_the_weights(parts):
-    batches = make(parts, groups={"text-image": 3, "text-video": 1}, rows=64)
-    assert abs(batches.quotas[0] / batches.quotas[1] - 3) < 0.2
+def test_groups_take_turns_as_their_shares_say(parts):
+    batches = make(parts, groups={"text-image": 3, "text-video": 1}, rows=4)
+    turns = [batches.turn(k) for k in range(40)]
+    assert sorted(turns) == [(0, i) for i in range(30)] + [(1, i) for i in range(10)]
+    for k in range(0, 40, 4):
+        assert sum(group == 0 for group, _ in turns[k : k + 4]) == 3
+    assert make(parts, groups={"text-image": 3, "text-video": 1}, rows=4).turn(39) == turns[39]
+
+
+def test_a_batch_is_of_one_group_and_observes_captions_of_one_number(parts):
+    """Whole captions and the digit alone in turn; what is decoded is always the whole caption."""
+    data, vocabulary, _, _ = parts
+    batches = make(parts, groups={"text-image": 1, "text-video": 1}, joint_weight=0, rows=6)
+    ends = vocabulary.close("text")
+    for k in range(4):
+        group, turn = batches.turn(k)
+        batch, medium = batches(k), ("image", "video")[group]
+        used = batch.pair_group >= 0
+        assert set(batch.pair_group[used]) == {group}
+        known = {
+            text for i in batches.members[group] for _, text in data.samples[i].captions(turn % 2)
+        }
+        wanted = {text for i in batches.members[group] for _, text in data.samples[i].captions(0)}
+        observed, decoded = [], []
+        for number in range(1, 2 * int(used.sum()), 2):
+            ids = batch.ids[batch.pool == number]
+            if ids.size and ids[0] == vocabulary.open("text"):
+                observed.append(vocabulary.decode(ids[1:-1]))
+        text, said = (batch.weights > 0) & (batch.targets <= vocabulary.pieces), []
+        for target in batch.targets[text]:
+            if target == ends:
+                decoded.append(vocabulary.decode(said))
+                said = []
+            else:
+                said.append(target)
+        assert len(observed) > 3 and len(decoded) > 3
+        assert set(observed) <= known and set(decoded) <= wanted
+        short = [parse(text) == {"digit": parse(text)["digit"]} for text in observed]
+        assert all(short) if turn % 2 else not any(short)
+        assert batch.patches[list(parts[2]).index(medium)].any()
 
 
 def test_targets_are_the_data(parts):
@@ -83,7 +121,7 @@ def test_targets_are_the_data(parts):
             said.append([])
         else:
             said[-1].append(target)
-    known = {text for sample in data.samples for _, text in sample.texts}
+    known = {text for sample in data.samples for _, text in sample.captions(0)}
     assert len(said) > 5 and not said[-1]
     assert all(vocabulary.decode(ids) in known for ids in said[:-1])
 
@@ -123,12 +161,13 @@ def test_languages(parts):
     data, vocabulary, _, _ = parts
     batches = make(parts, groups={"text-image": 1}, languages=("zh",), rows=4)
     chinese = {text for sample in data.samples for code, text in sample.texts if code == "zh"}
-    assert {vocabulary.decode(ids) for sample in batches.pieces for ids in sample} == chinese
+    said = {vocabulary.decode(ids) for sample in batches.pieces for of in sample for ids in of}
+    assert said == chinese
 
 
 def test_a_sample_without_text_in_the_languages_is_not_drawn(parts):
     data = parts[0]
-    english = [replace(s, texts=s.texts[:1]) for s in data.samples[:20]] + data.samples[20:]
+    english = [replace(s, texts=s.texts[:2]) for s in data.samples[:20]] + data.samples[20:]
     changed = (replace(data, samples=english), *parts[1:])
     batches = make(changed, groups={"text-image": 1}, languages=("zh",), rows=4)
     assert batches.members[0].min() == 20
@@ -141,7 +180,7 @@ def test_a_sample_without_text_in_the_languages_is_not_drawn(parts):
     [
         ({"text": 1}, {}, "mixture.groups.text: a group is written left-right, as text-image"),
         ({"text-imgae": 1}, {}, "unknown modality 'imgae'; did you mean 'image'?"),
-        ({"text-image": 1, "text-audio": 0.001}, {}, "text-audio: its weight gives it no place"),
+        ({"text-image": 1}, {"rows": 1, "length": 30}, "a batch of 1 x 30 does not hold a sample"),
     ],
 )
 def test_wrong_groups(parts, groups, settings, message):

@@ -31,7 +31,11 @@ def test_rows(tmp_path):
     assert (b.line, b.split, b.texts) == (3, "test", (("", "one"), ("", "eins")))
     assert b.media == {"image": tmp_path / "x/b.png"}
     assert c.texts == (("en", "one"), ("en", "a one"), ("zh", "一"))
+    assert c.captions(0) == [("en", "one"), ("zh", "一")]
+    assert c.captions(1) == c.captions(2) == [("en", "a one"), ("zh", "一")]
+    assert (b.captions(1), b.most_captions, c.most_captions) == ([("", "eins")], 2, 2)
     assert c.labels == {"digit": 1}
+    assert (d.captions(0), d.most_captions) == ([], 0)
     assert d.texts == () and list(d.media) == ["audio"]
 
 

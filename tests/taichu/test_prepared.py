@@ -73,6 +73,32 @@ def test_groups_and_captions(manifest):
     assert test.having(("image",)).size == 0 and len(test.grids["image"]) == 0
 
 
+def test_a_file_that_several_rows_name_is_kept_once(manifest):
+    row = {"id": "7", "text": ["seven", "two"], "image": "1.png", "audio": "0.wav"}
+    with manifest.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    data = read(manifest)
+    assert {name: len(grids) for name, grids in data.grids.items()} == {"image": 5, "audio": 3}
+    assert data.rows["image"][3] == data.rows["image"][1]
+    assert data.rows["audio"].tolist() == [0, -1, 2, 0]
+
+
+def test_captions_are_told_apart_by_their_number(tmp_path):
+    rows = [
+        {"id": "0", "text": ["a red one", "one"]},
+        {"id": "1", "text": {"en": ["a blue one", "one"], "zh": "一"}},
+        {"id": "2", "text": "one"},
+        {"id": "3", "text": "a blue one"},
+    ]
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = read(path)
+    a, b, c, d = data.captions(0)
+    assert b == d and len({a, b, c}) == 3
+    a, b, c, d = data.captions(1)
+    assert a == b == c != d
+
+
 def test_a_second_time_reads_nothing(manifest, monkeypatch):
     first = read(manifest)
     monkeypatch.setattr(prepared, "_read_all", None)

@@ -42,6 +42,26 @@ def test_caption_says_what_its_subject_is():
     assert captions.attributes(labels, "digit") == {"digit": 7}
 
 
+def test_what_is_known_of_each_medium():
+    labels = {
+        "digit": 7,
+        "caption": "image",
+        "image": {"colour": "red", "place": "centre", "source": "mnist:3"},
+        "shape3d": {"thickness": "thin", "pose": "upright"},
+        "audio": {"kind": "synthetic", "language": "en"},
+    }
+    whole = {"digit": 7, "colour": "red", "place": "centre"}
+    assert captions.known(labels, "text") == captions.known(labels, "image") == whole
+    assert captions.known(labels, "audio") == whole
+    labels["audio"]["kind"] = "human"
+    assert captions.known(labels, "audio") == {"digit": 7}
+    assert captions.known(labels, "shape3d") == {
+        "digit": 7,
+        "thickness": "thin",
+        "pose": "upright",
+    }
+
+
 @pytest.mark.parametrize(
     "text", ["", "a red", "a red ten at the centre", "a red seven at the left", "红色", "七七"]
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from taichu.config import load_size
+from taichu.generation import Sampling
 from taichu.manifest import Sample
 from taichu.prepared import PreparedData
 from taichu.report.floors import DEMO, FULL
@@ -116,7 +117,7 @@ def page(model, data, log, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("report") / "out" / "report.html"
     logs = {"training": log, "codecs": log.with_name("missing.jsonl")}
-    assert write_report(path, METRICS, model, data, logs, seed=3) == path
+    assert write_report(path, METRICS, model, data, logs, DEMO, Sampling(), seed=3) == path
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     return Page(path.read_text(encoding="utf-8"))
 
@@ -172,7 +173,11 @@ def test_metrics_and_data_may_lack_anything(model, data, tmp_path):
     rows = {name: np.arange(8) if name == "image" else nothing for name in MODALITIES}
     samples = [Sample(i, str(i), "test", (), {"image": f"image/{i}"}) for i in range(8)]
     bare = PreparedData(samples, data.grids, rows, [])
-    page = Page(write_report(tmp_path / "report.html", {}, model, bare, {}).read_text("utf-8"))
+    page = Page(
+        write_report(tmp_path / "report.html", {}, model, bare, {}, DEMO, Sampling()).read_text(
+            "utf-8"
+        )
+    )
     assert " ".join(page.words).count("– not measured") == 5
 
 
