@@ -7,7 +7,7 @@ weights in ``mixture`` say how much of each. A weight of 0 leaves a training out
 the recipes grouped_alignment, grouped_decoding and joint_decoding change.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -16,9 +16,10 @@ import numpy as np
 from ascend.device import choose_device
 from ascend.operators import describe_forms
 from taichu.batches import Batches, MixtureConfig
-from taichu.config import load_size
+from taichu.config import ModelConfig, load_size
+from taichu.errors import ConfigError
 from taichu.objectives import Objective
-from taichu.prepared import prepare
+from taichu.prepared import PreparedData, prepare
 from taichu.pretrained import Taichu, load_codecs
 from taichu.trainer import TrainConfig, Trainer
 from taichu.vocabulary import train_tokenizer
@@ -34,6 +35,7 @@ class Config:
     mixture: MixtureConfig
     train: TrainConfig
     tokenizer: str | None = None
+    start: str | None = None
     validation_batches: int = 8
     device: str = "auto"
     seed: int = 0
@@ -48,12 +50,10 @@ def main(config: Config) -> Path:
     data = {
         s: prepare(config.manifest, s, size.modalities, config.cache) for s in ("train", "test")
     }
-    if config.tokenizer:
-        tokenizer = Path(config.tokenizer).read_bytes()
+    if config.start:
+        model = start_from(config.start, size)
     else:
-        texts = [text for sample in data["train"].samples for _, text in sample.texts]
-        tokenizer = train_tokenizer(texts, size.pieces, out / "tokenizer")
-    model = Taichu(size, tokenizer)
+        model = Taichu(size, read_tokenizer(config, size, data["train"]))
     load_codecs(model.codecs, size, config.codecs)
 
     mixture = config.mixture
@@ -97,3 +97,23 @@ def main(config: Config) -> Path:
     if skipped:
         print(f"{len(skipped)} rows were skipped:", *skipped, sep="\n  ", flush=True)
     return out / "model"
+
+
+def start_from(folder: str, size: ModelConfig) -> Taichu:
+    """The model of an earlier training, such as grouped alignment alone.
+
+    Raises:
+        ConfigError: it is not of this size.
+    """
+    model = Taichu.from_pretrained(folder)
+    if model.config != replace(size, pieces=model.config.pieces):
+        raise ConfigError(f"start: the model in {folder} is not of the size that `model` names")
+    return model
+
+
+def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> bytes:
+    """The SentencePiece model that is named, or one trained on the texts of the data."""
+    if config.tokenizer:
+        return Path(config.tokenizer).read_bytes()
+    texts = [text for sample in data.samples for _, text in sample.texts]
+    return train_tokenizer(texts, size.pieces, Path(config.out) / "tokenizer")

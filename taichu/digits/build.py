@@ -5,9 +5,9 @@ Rows of the manifest, in both splits:
 - a picture, a clip or a solid with a caption that names the digit and every attribute of it; in a
   third of these rows `audio` is espeak-ng saying such a caption, in English or Mandarin;
 - a human utterance of a digit, with text that names it;
-- for nine of ten such utterances, the same file without text beside one to three of {image, video,
-  shape3d} of the same digit: files of the rows above, only weakly related: other hands, other
-  sources;
+- for nine of ten such utterances, the same file beside one to three of {image, video, shape3d} of
+  the same digit: files of the rows above, only weakly related: other hands, other sources. These
+  rows have no text, since it would not name the attributes, but for those that hold all five;
 - a digit's name said by espeak-ng, and as text.
 
 In training, texts that name attributes are followed by one that names the digit alone.
@@ -198,10 +198,12 @@ def _split_rows(
         row["text"] = _texts(split, labels, random)
         yield row
         beside = random.permutation([medium for medium, of in media if of == digit])
-        beside = beside[: random.choice(4, p=(0.1, 0.4, 0.3, 0.2))].tolist()
+        beside = beside[: random.choice(4, p=(0.1, 0.45, 0.35, 0.1))].tolist()
         if not beside:
             continue
         weak = _row(split, "weak", index, {**labels}) | {"audio": row["audio"]}
+        if len(beside) == 3:
+            weak["text"] = row["text"]
         for medium in beside:
             files = media[medium, digit]
             weak[medium], weak["labels"][medium] = files[random.integers(len(files))]

@@ -21,6 +21,7 @@ def config(tmp_path):
         model="nano",
         codecs=TrainConfig(steps=1),
         mixture=mixture,
+        alignment=TrainConfig(steps=1),
         train=TrainConfig(steps=1),
         evaluation=EvaluationConfig(limit=2),
     )

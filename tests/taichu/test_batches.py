@@ -105,7 +105,7 @@ def test_a_batch_is_of_one_group_and_observes_captions_of_one_number(parts):
         assert len(observed) > 3 and len(decoded) > 3
         assert set(observed) <= known and set(decoded) <= wanted
         short = [parse(text) == {"digit": parse(text)["digit"]} for text in observed]
-        assert all(short) if turn % 2 else not any(short)
+        assert all(short) if turn % 2 else sum(short) < len(short) / 2
         assert batch.patches[list(parts[2]).index(medium)].any()
 
 
