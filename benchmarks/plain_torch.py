@@ -84,6 +84,7 @@ class Network(nn.Module):
         self.patch_embedders = nn.ModuleList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.RMSNorm(D, eps=config.norm_epsilon)
+        self.head = None if config.tied else nn.Linear(D, vocabulary_size, bias=False)
         self.projection = nn.Linear(D, config.embedding, bias=False)
         self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
         self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
@@ -113,7 +114,8 @@ class Network(nn.Module):
         for block in self.blocks:
             x = block(x, cos, sin, mask)
         hidden = self.norm(x).flatten(0, 1)
-        logits = hidden[positions] @ self.table.T
+        decoded = hidden[positions]
+        logits = decoded @ self.table.T if self.head is None else self.head(decoded)
         number = torch.arange(logits.shape[1])
         outside = (number < ranges[:, :1]) | (number >= ranges[:, 1:])
         losses = F.cross_entropy(

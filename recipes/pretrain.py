@@ -20,7 +20,7 @@ from taichu.config import ModelConfig, load_size
 from taichu.errors import ConfigError
 from taichu.objectives import Objective
 from taichu.prepared import PreparedData, prepare
-from taichu.pretrained import Taichu, load_codecs
+from taichu.pretrained import Taichu, create_adapters, load_codecs
 from taichu.trainer import TrainConfig, Trainer
 from taichu.vocabulary import train_tokenizer
 
@@ -106,7 +106,9 @@ def start_from(folder: str, size: ModelConfig) -> Taichu:
         ConfigError: it is not of this size.
     """
     model = Taichu.from_pretrained(folder)
-    if model.config != replace(size, pieces=model.config.pieces):
+    # a folder's config spells out the adapters' settings: those are compared as adapters
+    own = replace(size, pieces=model.config.pieces, modalities=model.config.modalities)
+    if model.config != own or model.adapters != create_adapters(size):
         raise ConfigError(f"start: the model in {folder} is not of the size that `model` names")
     return model
 
