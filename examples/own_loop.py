@@ -28,11 +28,13 @@ pairs = batches.shape.pairs
 optimizer = nn.Adam(model.backbone.trainable_params(), learning_rate=1e-3)
 
 
-def forward(ids, source, coords, segment, span, pool, *patches):
+def forward(ids, source, coords, segment, span, pool, pair_group, *patches):
     hidden = model.backbone(ids, source, coords, segment, span, *patches)
     texts_and_media = model.backbone.embed(hidden, pool, 2 * pairs).reshape((pairs, 2, -1))
     scores = 10 * ops.matmul(texts_and_media[:, 0], texts_and_media[:, 1].T)
-    return ops.cross_entropy(scores, ops.arange(pairs))
+    losses = ops.cross_entropy(scores, ops.arange(pairs), reduction="none")
+    used = (pair_group >= 0).astype(ms.float32)
+    return (losses * used).sum() / used.sum()
 
 
 gradient = ms.value_and_grad(forward, None, optimizer.parameters)
@@ -46,6 +48,6 @@ def train_step(*arrays):
 
 for k in range(steps):
     b = batches(k)
-    arrays = (b.ids, b.source, b.coords, b.segment, b.span, b.pool, *b.patches)
+    arrays = (b.ids, b.source, b.coords, b.segment, b.span, b.pool, b.pair_group, *b.patches)
     loss = train_step(*(ms.Tensor(array) for array in arrays))
     print(f"step {k + 1}: loss {float(loss):.4f}", flush=True)

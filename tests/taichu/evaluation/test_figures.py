@@ -129,7 +129,7 @@ def test_agreement_ceiling_and_real_are_judged_alike(monkeypatch):
     samples = [
         SimpleNamespace(
             labels={"digit": int(d), "caption": "image"},
-            texts=(("en", str(d)),),
+            captions=lambda number, d=d: [("en", str(d))],
             media={"image": i},
         )
         for i, d in enumerate(digits)
