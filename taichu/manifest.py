@@ -10,6 +10,7 @@ the first is the sample's caption, the one that is written; the others are also 
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from taichu.config import nearest
@@ -59,13 +60,16 @@ def read_manifest(path: Path | str, modalities, problems: list[str] | None = Non
     """
     path = Path(path)
     samples, seen = [], {}
+    root = path.parent.resolve()
+    # asked of the files' folders, which are few
+    inside = cache(lambda folder: folder.resolve().is_relative_to(root))
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 try:
-                    sample = _parse(line, number, path.parent, tuple(modalities))
+                    sample = _parse(line, number, path.parent, tuple(modalities), inside)
                     if sample.id in seen:
                         raise ManifestError(
                             f"id {sample.id!r} stands in line {seen[sample.id]} too"
@@ -86,7 +90,7 @@ def read_manifest(path: Path | str, modalities, problems: list[str] | None = Non
     return samples
 
 
-def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...]) -> Sample:
+def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...], inside) -> Sample:
     if len(line) > MAX_LINE:
         raise ManifestError(f"the line is longer than {MAX_LINE} characters")
     try:
@@ -106,18 +110,19 @@ def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...]) ->
         raise ManifestError(f"'split' must be 'train' or 'test', not {split!r}")
     if not isinstance(labels, dict):
         raise ManifestError("'labels' must be an object")
-    media = {m: _media_path(folder, m, row[m]) for m in modalities if m in row}
+    media = {m: _media_path(folder, m, row[m], inside) for m in modalities if m in row}
     texts = _texts(row[TEXT]) if TEXT in row else ()
     if not media and not texts:
         raise ManifestError(f"holds none of {', '.join((TEXT, *modalities))}")
     return Sample(number, name, split, texts, media, labels)
 
 
-def _media_path(folder: Path, modality: str, value) -> Path:
+def _media_path(folder: Path, modality: str, value, inside) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ManifestError(f"{modality!r} must be a path")
     path = folder / value
-    if not path.resolve().is_relative_to(folder.resolve()):
+    plain = path.name not in ("", "..") and not path.is_symlink()
+    if not inside(path.parent if plain else path):
         raise ManifestError(f"{modality!r}: {value!r} leaves the manifest's folder")
     return path
 
