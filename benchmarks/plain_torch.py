@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from taichu.model import spell_codes
+
 
 class Attention(nn.Module):
     def __init__(self, config):
@@ -73,6 +75,26 @@ class PatchEmbedder(nn.Module):
         return self.linear(patches) + self.place[places]
 
 
+class IdTable(nn.Module):
+    """A vector for each id; a code's is its own and those of its digits, added."""
+
+    def __init__(self, config, vocabulary_size):
+        super().__init__()
+        spelling = spell_codes([config.codecs[name].levels for name in config.modalities])
+        codes, digits = spelling.shape
+        self.own = nn.Parameter(torch.zeros(vocabulary_size, config.width))
+        self.digits = nn.Parameter(torch.zeros(digits, config.width))
+        share = (2 * spelling.sum(1, keepdims=True)) ** -0.5
+        size = torch.ones(vocabulary_size, 1)
+        size[vocabulary_size - codes :] = 0.5**0.5
+        self.register_buffer("size", size, persistent=False)
+        self.register_buffer("spelling", torch.tensor(spelling * share), persistent=False)
+
+    def forward(self):
+        spelled = self.spelling @ self.digits
+        return self.own * self.size + F.pad(spelled, (0, 0, len(self.own) - len(spelled), 0))
+
+
 class Network(nn.Module):
     """Backbone and loss; takes the arrays of a packed batch, gives the loss."""
 
@@ -80,11 +102,11 @@ class Network(nn.Module):
         super().__init__()
         D = config.width
         self.alignment_weight = alignment_weight
-        self.table = nn.Parameter(torch.zeros(vocabulary_size, D))
+        self.table = IdTable(config, vocabulary_size)
         self.patch_embedders = nn.ModuleList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.RMSNorm(D, eps=config.norm_epsilon)
-        self.head = None if config.tied else nn.Linear(D, vocabulary_size, bias=False)
+        self.head = None if config.tied else IdTable(config, vocabulary_size)
         self.projection = nn.Linear(D, config.embedding, bias=False)
         self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
         self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
@@ -105,9 +127,10 @@ class Network(nn.Module):
         pair_caption,
         *patches,
     ):
-        rows = [self.table.new_zeros(1, self.table.shape[1])]
+        table = self.table()
+        rows = [table.new_zeros(1, table.shape[1])]
         rows += [embedder(p) for embedder, p in zip(self.patch_embedders, patches)]
-        x = F.embedding(ids, self.table) + F.embedding(source, torch.cat(rows))
+        x = F.embedding(ids, table) * table.shape[1] ** 0.5 + F.embedding(source, torch.cat(rows))
         angle = coords.float() @ self.frequencies
         cos, sin = angle.cos().unsqueeze(2), angle.sin().unsqueeze(2)
         mask = attention_mask(segment, span)
@@ -115,7 +138,7 @@ class Network(nn.Module):
             x = block(x, cos, sin, mask)
         hidden = self.norm(x).flatten(0, 1)
         decoded = hidden[positions]
-        logits = decoded @ self.table.T if self.head is None else self.head(decoded)
+        logits = decoded @ (table if self.head is None else self.head()).T
         number = torch.arange(logits.shape[1])
         outside = (number < ranges[:, :1]) | (number >= ranges[:, 1:])
         losses = F.cross_entropy(

@@ -129,6 +129,63 @@ class PatchEmbedder(nn.Cell):
         return self.linear(patches_NP) + ops.gather(self.place, places_N, 0)
 
 
+class IdTable(nn.Cell):
+    """A vector of size 1 for each id of the joint vocabulary; output (V, D).
+
+    A code's vector is one of its own and one for each digit that spells it (FSQ, 2309.15505), added:
+    what is learned of a digit is learned of all codes that hold it, however rare each of them is.
+
+    Args:
+        vocabulary_size: V; the codes come last.
+        levels: levels of the digits of each grid modality's codes, in the vocabulary's order; none
+            for a vocabulary of text alone.
+        width: D.
+    """
+
+    def __init__(self, vocabulary_size: int, levels: list[tuple[int, ...]], width: int):
+        super().__init__()
+        self.own = _normal((vocabulary_size, width), width**-0.5)
+        self.spelled = bool(levels)
+        if not self.spelled:
+            return
+        spelling_CR = spell_codes(levels)
+        codes, digits = spelling_CR.shape
+        self.digits = _normal((digits, width), width**-0.5)
+        # half of a code's size is its own, half its digits'
+        share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
+        size_V1 = np.ones((vocabulary_size, 1), np.float32)
+        size_V1[vocabulary_size - codes :] = 0.5**0.5
+        self.size_V1 = ms.Tensor(size_V1, ms.float32)
+        self.spelling_CR = ms.Tensor(spelling_CR * share_C1, ms.float32)
+        self.others = ms.Tensor(np.zeros((vocabulary_size - codes, width), np.float32))
+
+    def construct(self):
+        if not self.spelled:
+            return self.own
+        spelled_CD = ops.matmul(self.spelling_CR, self.digits)
+        return self.own * self.size_V1 + ops.concat((self.others, spelled_CD), 0)
+
+
+def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:
+    """(C, R) of 0 and 1: which of the R digits of all modalities spell each of the C codes.
+
+    A digit is one place of one modality's codes at one of its levels; the first place of a code
+    changes fastest, as in `taichu.codec.FiniteScalarQuantizer`.
+    """
+    codes = sum(math.prod(of) for of in levels)
+    spelling_CR = np.zeros((codes, sum(map(sum, levels))), np.float32)
+    first_code = first_digit = 0
+    for of in levels:
+        codes_n = np.arange(math.prod(of))
+        rows_n, rest_n = first_code + codes_n, codes_n
+        for level in of:
+            spelling_CR[rows_n, first_digit + rest_n % level] = 1
+            rest_n = rest_n // level
+            first_digit += level
+        first_code += len(codes_n)
+    return spelling_CR
+
+
 class Backbone(nn.Cell):
     """The unified model over a packed batch.
 
@@ -145,12 +202,12 @@ class Backbone(nn.Cell):
         super().__init__()
         D = config.width
         self.width, self.vocabulary_size = D, vocabulary_size
-        # unit size, as patches; a table that is the head too must make logits of unit size instead
-        self.table = _normal((vocabulary_size, D), D**-0.5 if config.tied else 1.0)
+        levels = [config.codecs[name].levels for name in config.modalities]
+        self.table = IdTable(vocabulary_size, levels, D)
         self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = RmsNorm(D, config.norm_epsilon)
-        self.head = None if config.tied else Linear(D, vocabulary_size)
+        self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
         self.matmul = ops.MatMul(transpose_b=True)
         self.projection = Linear(D, config.embedding)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07); of shape (1,)
@@ -159,7 +216,9 @@ class Backbone(nn.Cell):
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
-        x_ND = ops.gather(self.table, ids_BL.reshape((-1,)), 0)
+        # vectors of size 1 become entries of size 1, as those of patches; with AdamW this also makes
+        # the table learn sqrt(D) times faster than the blocks, which sparsely seen ids need
+        x_ND = ops.gather(self.table(), ids_BL.reshape((-1,)), 0) * self.width**0.5
         rows = [ops.zeros((1, self.width), ms.float32)]
         for embedder, patches in zip(self.patch_embedders, patches_NP):
             rows.append(embedder(patches))
@@ -173,8 +232,8 @@ class Backbone(nn.Cell):
     def decode(self, hidden_MD):
         """Hidden states (M, D) -> logits over the joint vocabulary (M, V)."""
         if self.head is None:
-            return self.matmul(hidden_MD, self.table)
-        return self.head(hidden_MD)
+            return self.matmul(hidden_MD, self.table())
+        return self.matmul(hidden_MD, self.head())
 
     def embed(self, hidden_ND, pool_BL, embeddings: int):
         """Mean of the hidden states pooled into each embedding, projected: (E, C), unit length.
@@ -217,7 +276,8 @@ def count_parameters(
     attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
     attention += K * (H + 2 * G) * config.bias
     block = attention + 3 * D * config.hidden + 2 * D
-    heads = vocabulary_size * D * (1 if config.tied else 2)
+    digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
+    heads = (vocabulary_size + digits) * D * (1 if config.tied else 2)
     return (
         config.depth * block
         + D

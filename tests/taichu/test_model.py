@@ -7,7 +7,8 @@ import pytest
 from modality_adapters import create_adapter
 from taichu.config import ModelConfig, load_size
 from taichu.layout import JOINT, Segment
-from taichu.model import Backbone, count_parameters, rotary_frequencies
+from taichu.codec import FiniteScalarQuantizer
+from taichu.model import Backbone, IdTable, count_parameters, rotary_frequencies
 from taichu.packing import BatchShape, Layout, pack
 from taichu.vocabulary import vocabulary_size
 
@@ -99,7 +100,7 @@ def reference(config, parameters, ids, position):
         a, b = x[..., :half], x[..., half:]
         return np.concatenate((a * cos - b * sin, b * cos + a * sin), -1)
 
-    x, n, K = get("table")[ids], len(ids), config.head_size
+    x, n, K = get("table.own")[ids] * config.width**0.5, len(ids), config.head_size
     for i in range(config.depth):
         block = f"blocks.{i}"
         y = norm(x, f"{block}.attention_norm.weight")
@@ -120,7 +121,7 @@ def reference(config, parameters, ids, position):
         y = gate / (1 + np.exp(-gate)) * linear(y, f"{block}.feed_forward.up")
         x = x + linear(y, f"{block}.feed_forward.down")
     x = norm(x, "norm.weight")
-    return x, x @ (get("table") if config.tied else get("head.weight")).T
+    return x, x @ (get("table.own") if config.tied else get("head.own")).T
 
 
 @pytest.mark.parametrize("config", [SMALL, QWEN2], ids=["qwen3", "qwen2"])
@@ -173,9 +174,31 @@ def count(name: str) -> int:
 @pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])
 def test_parameters_are_counted_right(seeded, config):
     config = load_size(config) if isinstance(config, str) else config
-    backbone = Backbone(config, 123, GRIDS)
+    backbone = Backbone(config, 1234, GRIDS)
     actual = sum(parameter.size for parameter in backbone.get_parameters())
-    assert count_parameters(config, 123, GRIDS) == actual
+    assert count_parameters(config, 1234, GRIDS) == actual
+
+
+def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded):
+    levels = [(3, 2), (5, 4, 2)]
+    table = IdTable(7 + 6 + 40, levels, 16)
+    own, digits = (p.asnumpy().astype(np.float64) for p in (table.own, table.digits))
+    vectors = table().asnumpy()
+    np.testing.assert_allclose(vectors[:7], own[:7], atol=1e-6)
+    first_code, first_digit = 7, 0
+    for of in levels:
+        quantizer = FiniteScalarQuantizer(of)
+        codes = np.arange(np.prod(of))
+        values = quantizer.digits(ms.Tensor(codes, ms.int32)).asnumpy()
+        # the digits as the codec reads them, from -1 up, counted from 0
+        counted = np.rint(values * (np.array(of) // 2) + np.array(of) // 2).astype(int)
+        assert counted.min() == 0 and (counted.max(0) == np.array(of) - 1).all()
+        starts = first_digit + np.cumsum([0, *of[:-1]])
+        spelled = digits[starts + counted].sum(1) / np.sqrt(2 * len(of))
+        expected = own[first_code + codes] * np.sqrt(0.5) + spelled
+        np.testing.assert_allclose(vectors[first_code + codes], expected, atol=1e-6)
+        first_code, first_digit = first_code + len(codes), first_digit + sum(of)
+    assert first_code == len(vectors) and first_digit == len(digits)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_codec_of_another_modality_is_named(copy):
 def test_another_tokenizer_is_named(copy, tmp_path):
     other = train_tokenizer(["another text"] * 5, 270, tmp_path / "tokenizer")
     (copy / "tokenizer.model").write_bytes(other)
-    assert "model.safetensors: tensor 'table' has shape" in read_error(copy)
+    assert "model.safetensors: tensor 'table.own' has shape" in read_error(copy)
 
 
 def test_embed_one_a_list_and_a_group(tiny, media):
