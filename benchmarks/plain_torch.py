@@ -130,7 +130,7 @@ class Network(nn.Module):
         table = self.table()
         rows = [table.new_zeros(1, table.shape[1])]
         rows += [embedder(p) for embedder, p in zip(self.patch_embedders, patches)]
-        x = F.embedding(ids, table) + F.embedding(source, torch.cat(rows))
+        x = F.embedding(ids, table) * table.shape[1] ** 0.5 + F.embedding(source, torch.cat(rows))
         angle = coords.float() @ self.frequencies
         cos, sin = angle.cos().unsqueeze(2), angle.sin().unsqueeze(2)
         mask = attention_mask(segment, span)

@@ -130,7 +130,7 @@ class PatchEmbedder(nn.Cell):
 
 
 class IdTable(nn.Cell):
-    """A vector for each id of the joint vocabulary; output (V, D).
+    """A vector of size 1 for each id of the joint vocabulary; output (V, D).
 
     A code's vector is one of its own and one for each digit that spells it (FSQ, 2309.15505),
     added: what is learned of a digit is learned of all codes that hold it, however rare they are.
@@ -140,20 +140,17 @@ class IdTable(nn.Cell):
         levels: levels of the digits of each grid modality's codes, in the vocabulary's order; none
             for a vocabulary of text alone.
         width: D.
-        deviation: standard deviation of the vectors' entries at the start.
     """
 
-    def __init__(
-        self, vocabulary_size: int, levels: list[tuple[int, ...]], width: int, deviation: float
-    ):
+    def __init__(self, vocabulary_size: int, levels: list[tuple[int, ...]], width: int):
         super().__init__()
-        self.own = _normal((vocabulary_size, width), deviation)
+        self.own = _normal((vocabulary_size, width), width**-0.5)
         self.spelled = bool(levels)
         if not self.spelled:
             return
         spelling_CR = spell_codes(levels)
         codes, digits = spelling_CR.shape
-        self.digits = _normal((digits, width), deviation)
+        self.digits = _normal((digits, width), width**-0.5)
         # half of a code's size is its own, half its digits'
         share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
         size_V1 = np.ones((vocabulary_size, 1), np.float32)
@@ -206,13 +203,11 @@ class Backbone(nn.Cell):
         D = config.width
         self.width, self.vocabulary_size = D, vocabulary_size
         levels = [config.codecs[name].levels for name in config.modalities]
-        # unit size, as patches; a table that is the head too must make logits of unit size instead
-        small = D**-0.5
-        self.table = IdTable(vocabulary_size, levels, D, small if config.tied else 1.0)
+        self.table = IdTable(vocabulary_size, levels, D)
         self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = RmsNorm(D, config.norm_epsilon)
-        self.head = None if config.tied else IdTable(vocabulary_size, levels, D, small)
+        self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
         self.matmul = ops.MatMul(transpose_b=True)
         self.projection = Linear(D, config.embedding)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07); of shape (1,)
@@ -221,7 +216,9 @@ class Backbone(nn.Cell):
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
-        x_ND = ops.gather(self.table(), ids_BL.reshape((-1,)), 0)
+        # vectors of size 1 become entries of size 1, as those of patches; with AdamW the table also
+        # learns sqrt(D) times faster than the blocks, which ids that are seen seldom need
+        x_ND = ops.gather(self.table(), ids_BL.reshape((-1,)), 0) * self.width**0.5
         rows = [ops.zeros((1, self.width), ms.float32)]
         for embedder, patches in zip(self.patch_embedders, patches_NP):
             rows.append(embedder(patches))

@@ -100,7 +100,7 @@ def reference(config, parameters, ids, position):
         a, b = x[..., :half], x[..., half:]
         return np.concatenate((a * cos - b * sin, b * cos + a * sin), -1)
 
-    x, n, K = get("table.own")[ids], len(ids), config.head_size
+    x, n, K = get("table.own")[ids] * config.width**0.5, len(ids), config.head_size
     for i in range(config.depth):
         block = f"blocks.{i}"
         y = norm(x, f"{block}.attention_norm.weight")
@@ -181,7 +181,7 @@ def test_parameters_are_counted_right(seeded, config):
 
 def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded):
     levels = [(3, 2), (5, 4, 2)]
-    table = IdTable(7 + 6 + 40, levels, 16, 0.5)
+    table = IdTable(7 + 6 + 40, levels, 16)
     own, digits = (p.asnumpy().astype(np.float64) for p in (table.own, table.digits))
     vectors = table().asnumpy()
     np.testing.assert_allclose(vectors[:7], own[:7], atol=1e-6)
