@@ -7,12 +7,12 @@ import mindspore as ms
 import numpy as np
 
 from taichu.errors import GenerationError
-from taichu.layout import GROUPED, Segment, Span
+from taichu.layout import Segment, Span, lay_out
 from taichu.packing import pack_rows
 from taichu.vocabulary import TEXT
 
-ROWS = 64  # segments continued at a time
-LENGTHS = 16  # rows are padded to a multiple of this, so that few graphs are compiled
+ROWS = 256  # rows continued at a time
+LENGTHS = 16  # conditions are padded to a multiple of this, so that few graphs are compiled
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Sampling:
         guidance: classifier-free guidance scale (2207.12598): 1 leaves the condition as it is.
         seed: of the draws; each result's draws depend on the seed and its place alone.
         pieces: longest text, in pieces.
+        candidates: how many are made for each condition; the one is kept whose embedding is
+            nearest the condition's (as DALL-E ranks by CLIP, 2102.12092, section 2.6).
     """
 
     temperature: float = 0.0
@@ -34,6 +36,7 @@ class Sampling:
     guidance: float = 1.0
     seed: int = 0
     pieces: int = 32
+    candidates: int = 1
 
 
 @dataclass
@@ -45,6 +48,11 @@ class Generated:
     text: str | None = None
     grid: np.ndarray | None = None
     adapter: object = None
+
+    @property
+    def content(self) -> str | np.ndarray:
+        """The text or the grid."""
+        return self.grid if self.text is None else self.text
 
     def save(self, path: Path | str) -> Path:
         """Write it as a file of the modality's (text: .txt, UTF-8)."""
@@ -64,87 +72,138 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
         sampling: how tokens are chosen.
 
     Raises:
-        GenerationError: ``into`` is not a modality of the model.
+        GenerationError: ``into`` is not a modality of the model, or all candidates would be equal.
     """
     if into != TEXT and into not in model.adapters:
         known = ", ".join((TEXT, *model.adapters))
         raise GenerationError(f"this model cannot make {into!r}; it makes {known}")
-    n = sampling.pieces if into == TEXT else model.adapters[into].geometry.tokens
-    rows = 1 if len(contents) == 1 else ROWS
-    ids = []
-    for start in range(0, len(contents), rows):
-        part = contents[start : start + rows]
-        made = _continue(model, into, part + part[-1:] * (rows - len(part)), n, sampling, start)
-        ids += made[: len(part)]
+    if sampling.candidates > 1 and sampling.temperature <= 0:
+        raise GenerationError("several candidates need a temperature above 0: they are all the same")
+    made = []
+    # a power of two, so that few graphs are compiled
+    room, needed = max(1, ROWS // sampling.candidates), 2 ** (len(contents) - 1).bit_length()
+    together = min(room, needed)
+    for start in range(0, len(contents), together):
+        part = contents[start : start + together]
+        missing = together - len(part)
+        made += _make(model, into, part + part[-1:] * missing, sampling, start)[: len(part)]
+    if sampling.candidates == 1:
+        return [first for first, *_ in made]
+    return _nearest(model, into, contents, made)
+
+
+def _nearest(model, into: str, contents: list[dict], made: list[list[Generated]]):
+    """Of each condition's candidates, the one that is nearest it; without a condition, the first."""
+    chosen = [candidates[0] for candidates in made]
+    conditioned = [i for i, content in enumerate(contents) if content]
+    if not conditioned:
+        return chosen
+    wanted_EC = model.embed_many([contents[i] for i in conditioned])
+    flat = [{into: c.content} for i in conditioned for c in made[i]]
+    made_EcC = model.embed_many(flat).reshape(len(conditioned), -1, wanted_EC.shape[-1])
+    best_E = np.einsum("ec,erc->er", wanted_EC, made_EcC).argmax(1)
+    for i, best in zip(conditioned, best_E):
+        chosen[i] = made[i][best]
+    return chosen
+
+
+def _make(model, into: str, contents: list[dict], sampling: Sampling, first: int):
+    """The candidates of each of one batch of conditions."""
+    ids = _continue(model, into, contents, sampling, first)
     if into == TEXT:
-        return [Generated(TEXT, row, text=model.vocabulary.decode(row)) for row in ids]
-    codes = np.array(ids) - model.vocabulary.codes(into).start
-    grids = model.decode_codes(into, codes)
-    adapter = model.adapters[into]
-    return [Generated(into, row, grid=g, adapter=adapter) for row, g in zip(ids, grids)]
+        made = [Generated(TEXT, row, text=model.vocabulary.decode(row)) for row in ids]
+    else:
+        grids = model.decode_codes(into, np.array(ids) - model.vocabulary.codes(into).start)
+        adapter = model.adapters[into]
+        made = [Generated(into, row, grid=g, adapter=adapter) for row, g in zip(ids, grids)]
+    c = sampling.candidates
+    return [made[i : i + c] for i in range(0, len(made), c)]
 
 
-def _continue(model, into: str, contents: list[dict], n: int, sampling: Sampling, first: int):
-    """Ids of one batch of segments, each continued by at most ``n`` tokens."""
+def _continue(model, into: str, contents: list[dict], sampling: Sampling, first: int):
+    """Ids of each row, ``candidates`` rows a condition, each of at most as many as fit."""
     vocabulary = model.vocabulary
     if into == TEXT:
-        allowed, coordinates = vocabulary.ranges[0], None
+        allowed, coordinates, n = vocabulary.ranges[0], None, sampling.pieces
     else:
-        allowed = vocabulary.codes(into)
         coordinates = model.adapters[into].geometry.coordinates()
-    blank = Span(into, ids=np.full(n, allowed.start, np.int32), coordinates=coordinates)
-    conditions = [model.observe(content) for content in contents]
-    guided = sampling.guidance != 1.0 and any(conditions)
+        allowed, n = vocabulary.codes(into), len(coordinates)
+    observed = [model.observe(content) for content in contents]
+    rows = len(contents) * sampling.candidates
+    guided = sampling.guidance != 1.0 and any(observed)
     if guided:
-        conditions += [()] * len(contents)
-    segments = [Segment(condition, (blank,), GROUPED) for condition in conditions]
-    longest = max(len(segment) for segment in segments)
-    length = -(-longest // LENGTHS) * LENGTHS
-    batch = pack_rows(segments, length, vocabulary, model.patch_sizes)
-    # the opening token of the decoded span is the first whose successor is chosen
-    starts = np.array([len(segment) - n - 2 for segment in segments])
-    base = np.arange(len(segments)) * length
-    fixed = [ms.Tensor(a) for a in (batch.source, batch.coords, batch.segment, batch.span)]
-    patches = [ms.Tensor(a) for a in batch.patches]
-    run = model.compiled("next_logits", model.next_logits)
-    randoms = [np.random.default_rng((sampling.seed, first + i)) for i in range(len(contents))]
-    results: list[list[int]] = [[] for _ in contents]
-    ended = np.zeros(len(contents), bool)
+        observed += [()] * len(contents)
+    blank = Span(into, ids=np.full(n, allowed.start, np.int32), coordinates=coordinates)
+    # the opening token is read first; the last token made is not read
+    coords_CnX = np.stack(
+        [lay_out(Segment(o, (blank,)), vocabulary).coords[-n - 2 : -2] for o in observed]
+    )
+    coords_RnX = np.repeat(coords_CnX, sampling.candidates, 0)
+    next_logits = _reader(model, [Segment(o) for o in observed], len(coords_RnX), n)
+    uniform_Rn = np.stack(
+        [
+            np.random.default_rng((sampling.seed, first + i, candidate)).random(n)
+            for i in range(len(contents))
+            for candidate in range(sampling.candidates)
+        ]
+    )
+    newest = np.full(rows, vocabulary.open(into), np.int32)
+    results: list[list[int]] = [[] for _ in range(rows)]
+    ended = np.zeros(rows, bool)
     for step in range(n):
-        positions = (base + starts + step).astype(np.int32)
-        logits = run(ms.Tensor(batch.ids), *fixed, ms.Tensor(positions), *patches).asnumpy()
+        logits = next_logits(np.tile(newest, 1 + guided), coords_RnX[:, step], step)
         logits = logits[:, allowed.start : allowed.stop]
         if guided:
             with_condition, without = np.split(logits, 2)
             logits = without + sampling.guidance * (with_condition - without)
-        for i, random in enumerate(randoms):
-            if ended[i]:
-                continue
-            chosen = allowed.start + choose(logits[i], sampling, random)
-            if into == TEXT and chosen == vocabulary.close(TEXT):
-                ended[i] = True
-                continue
-            results[i].append(chosen)
-            batch.ids[i, starts[i] + 1 + step] = chosen
-            if guided:
-                twin = i + len(contents)
-                batch.ids[twin, starts[twin] + 1 + step] = chosen
-        if ended.all():
-            break
+        newest = allowed.start + choose(logits, sampling, uniform_Rn[:, step])
+        if into == TEXT:
+            ended |= newest == vocabulary.close(TEXT)
+            if ended.all():
+                break
+        for row in np.flatnonzero(~ended):
+            results[row].append(int(newest[row]))
     return results
 
 
-def choose(logits: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:
-    """Index of the next token, from logits (n,)."""
+def _reader(model, segments: list[Segment], rows: int, n: int):
+    """A function of (ids (R,), coords (R, 3), how many were made before) -> next logits (R, V)."""
+    longest = max(len(segment) for segment in segments)
+    length = -(-longest // LENGTHS) * LENGTHS
+    batch = pack_rows(segments, length, model.vocabulary, model.patch_sizes)
+    planes = [batch.ids, batch.source, batch.coords, batch.segment, batch.span]
+    planes = [ms.Tensor(plane) for plane in planes]
+    continuation = model.continuation
+    read = model.compiled("read", continuation.read)(*planes, *map(ms.Tensor, batch.patches))
+    config, blocks = model.config, len(read) // 2
+    blank = ms.Tensor(np.zeros((rows, config.heads, n, config.head_size), np.float32))
+    written = (blank,) * (2 * blocks)
+    run = model.compiled("step", continuation.step)
+
+    def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
+        nonlocal written
+        place = ms.Tensor([made], ms.int32)
+        arguments = ms.Tensor(ids.astype(np.int32)), ms.Tensor(coords), place, planes[3]
+        logits, *written = run(*arguments, *read, *written)
+        return logits.asnumpy()
+
+    return next_logits
+
+
+def choose(logits_RV: np.ndarray, sampling: Sampling, uniform_R: np.ndarray) -> np.ndarray:
+    """Index (R,) of each row's next token; its draw is a number in [0, 1)."""
     if sampling.temperature <= 0:
-        return int(np.argmax(logits))
-    scaled = logits.astype(np.float64) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
-    p = np.exp(scaled[order] - scaled[order[0]])
-    p /= p.sum()
-    keep = np.cumsum(p) - p < sampling.top_p
-    keep[0] = True  # whatever top_p is
+        return np.argmax(logits_RV, 1)
+    scaled = logits_RV.astype(np.float64) / sampling.temperature
+    order = np.argsort(-scaled, 1, kind="stable")
+    scaled = np.take_along_axis(scaled, order, 1)
+    p = np.exp(scaled - scaled[:, :1])
+    p /= p.sum(1, keepdims=True)
+    keep = np.cumsum(p, 1) - p < sampling.top_p
+    keep[:, 0] = True  # whatever top_p is
     if sampling.top_k > 0:
-        keep[sampling.top_k :] = False
-    p = np.where(keep, p, 0)
-    return int(order[random.choice(len(p), p=p / p.sum())])
+        keep[:, sampling.top_k :] = False
+    reached = np.cumsum(np.where(keep, p, 0), 1)
+    # the first whose share of the whole is above the draw
+    drawn = (reached <= uniform_R[:, None] * reached[:, -1:]).sum(1)
+    return np.take_along_axis(order, drawn[:, None], 1)[:, 0]

@@ -65,6 +65,16 @@ class Attention(nn.Cell):
         self.attention = operators.attention()
 
     def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
+        q_NHK, k_NGK, v_NGK = self.project(x_ND, cos_NK, sin_NK)
+        out_NHK = self.attention(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
+        return self.join_heads(out_NHK)
+
+    def join_heads(self, out_NHK):
+        """What the heads found (N, H, K) -> (N, D)."""
+        return self.output(out_NHK.reshape((-1, self.heads * self.head_size)))
+
+    def project(self, x_ND, cos_NK, sin_NK):
+        """Queries (N, H, K), keys and values (N, G, K); queries and keys turned by their place."""
         H, G, K = self.heads, self.groups, self.head_size
         q, k, v_ND = self.query(x_ND), self.key(x_ND), self.value(x_ND)
         if self.normed:
@@ -72,8 +82,7 @@ class Attention(nn.Cell):
             k = self.key_norm(k.reshape((-1, K)))
         q_NHK = self.rotary(q.reshape((-1, H, K)), cos_NK, sin_NK)
         k_NGK = self.rotary(k.reshape((-1, G, K)), cos_NK, sin_NK)
-        out_NHK = self.attention(q_NHK, k_NGK, v_ND.reshape((-1, G, K)), segment_BL, span_BL)
-        return self.output(out_NHK.reshape((-1, H * K)))
+        return q_NHK, k_NGK, v_ND.reshape((-1, G, K))
 
 
 class FeedForward(nn.Cell):
@@ -102,6 +111,10 @@ class Block(nn.Cell):
 
     def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
         x_ND = x_ND + self.attention(self.attention_norm(x_ND), cos_NK, sin_NK, segment_BL, span_BL)
+        return self.feed(x_ND)
+
+    def feed(self, x_ND):
+        """The block's second half."""
         return x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
 
 
@@ -216,18 +229,31 @@ class Backbone(nn.Cell):
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
-        # vectors of size 1 become entries of size 1, as those of patches; with AdamW the table also
-        # learns sqrt(D) times faster than the blocks, which ids that are seen seldom need
-        x_ND = ops.gather(self.table(), ids_BL.reshape((-1,)), 0) * self.width**0.5
-        rows = [ops.zeros((1, self.width), ms.float32)]
-        for embedder, patches in zip(self.patch_embedders, patches_NP):
-            rows.append(embedder(patches))
-        x_ND = x_ND + ops.gather(ops.concat(rows, 0), source_BL.reshape((-1,)), 0)
-        angle_NK = ops.matmul(coords_BL3.reshape((-1, 3)).astype(ms.float32), self.frequencies_3K)
-        cos_NK, sin_NK = ops.cos(angle_NK), ops.sin(angle_NK)
+        x_ND = self.look_up(ids_BL.reshape((-1,))) + self.place_patches(source_BL, *patches_NP)
+        cos_NK, sin_NK = self.turn(coords_BL3)
         for block in self.blocks:
             x_ND = block(x_ND, cos_NK, sin_NK, segment_BL, span_BL)
         return self.norm(x_ND)
+
+    def look_up(self, ids_N):
+        """Ids (N,) -> their vectors (N, D), of entries of size 1 as those of patches.
+
+        The table's own entries are smaller by sqrt(D): with AdamW it then learns that much faster
+        than the blocks, which ids that are seen seldom need.
+        """
+        return ops.gather(self.table(), ids_N, 0) * self.width**0.5
+
+    def place_patches(self, source_BL, *patches_NP):
+        """The embedded patch at each token (N, D); 0 where ``source`` is 0."""
+        rows = [ops.zeros((1, self.width), ms.float32)]
+        for embedder, patches in zip(self.patch_embedders, patches_NP):
+            rows.append(embedder(patches))
+        return ops.gather(ops.concat(rows, 0), source_BL.reshape((-1,)), 0)
+
+    def turn(self, coords_BL3):
+        """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
+        angle_NK = ops.matmul(coords_BL3.reshape((-1, 3)).astype(ms.float32), self.frequencies_3K)
+        return ops.cos(angle_NK), ops.sin(angle_NK)
 
     def decode(self, hidden_MD):
         """Hidden states (M, D) -> logits over the joint vocabulary (M, V)."""

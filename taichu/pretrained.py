@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import ops
 
 import taichu
 from modality_adapters import create_adapter
@@ -19,6 +18,7 @@ from taichu.checkpoint import (
 )
 from taichu.codec import Codec, run_in_batches
 from taichu.config import ModelConfig, build
+from taichu.continuation import Continuation
 from taichu.errors import CheckpointError, ConfigError, GenerationError
 from taichu.generation import Generated, Sampling, generate
 from taichu.layout import Segment, Span
@@ -43,6 +43,7 @@ class Taichu:
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
         self.backbone = Backbone(config, self.vocabulary.size, self.grids)
+        self.continuation = Continuation(self.backbone)
         self.codecs = create_codecs(config)
         self._compiled = {}
 
@@ -182,11 +183,6 @@ class Taichu:
     def _embed(self, count, ids, source, coords, segment, span, pool, *patches):
         hidden = self.backbone(ids, source, coords, segment, span, *patches)
         return self.backbone.embed(hidden, pool, count)
-
-    def next_logits(self, ids, source, coords, segment, span, positions, *patches):
-        """Logits (M, V) of the tokens after flat ``positions`` (M,)."""
-        hidden = self.backbone(ids, source, coords, segment, span, *patches)
-        return self.backbone.decode(ops.gather(hidden, positions, 0))
 
     def encode_grids(self, modality: str, grids: np.ndarray) -> np.ndarray:
         """Grids (n, T, Y, X, C) -> codes (n, tokens) int32."""

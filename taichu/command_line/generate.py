@@ -27,6 +27,12 @@ def add_options(parser: argparse.ArgumentParser):
     add("--top-p", type=float, default=1.0, help="among the fewest that reach this (default 1)")
     add("--guidance", type=float, default=1.0, help="classifier-free guidance scale (default 1)")
     add("--pieces", type=int, default=32, help="longest text, in pieces (default 32)")
+    add(
+        "--candidates",
+        type=int,
+        default=1,
+        help="make so many, keep the one nearest what was given; needs a temperature (default 1)",
+    )
     add_device(parser)
     parser.set_defaults(run=run, error=parser.error)
 
@@ -34,7 +40,8 @@ def add_options(parser: argparse.ArgumentParser):
 def run(options: argparse.Namespace):
     if options.into != "text" and not options.out:
         options.error(f"--out is needed: {options.into} is written as a file")
-    for name, low in {"temperature": 0, "top_k": 0, "guidance": 0, "pieces": 1, "seed": 0}.items():
+    lowest = {"temperature": 0, "top_k": 0, "guidance": 0, "pieces": 1, "seed": 0, "candidates": 1}
+    for name, low in lowest.items():
         if not getattr(options, name) >= low:
             options.error(f"--{name.replace('_', '-')} must be at least {low}")
     if not 0 < options.top_p <= 1:
@@ -52,6 +59,7 @@ def run(options: argparse.Namespace):
         options.guidance,
         options.seed,
         options.pieces,
+        options.candidates,
     )
     made = model.generate(options.into, sampling, **inputs(options))
     print(made.save(options.out) if options.out else made.text)

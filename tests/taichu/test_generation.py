@@ -106,13 +106,16 @@ def script(model, monkeypatch, logits_of):
     """Let the model's next logits be ``logits_of(row, step)``; returns the ids it was shown."""
     shown = []
 
-    def run(ids, source, coords, segment, span, positions, *patches):
+    def step(ids, coords, made, segment, *kept):
+        assert int(made.asnumpy()[0]) == len(shown)
         shown.append(ids.asnumpy().copy())
-        rows = len(shown[-1])
-        logits = np.stack([logits_of(row, len(shown) - 1) for row in range(rows)])
-        return ms.Tensor(logits.astype(np.float32))
+        logits = np.stack([logits_of(row, len(shown) - 1) for row in range(len(shown[-1]))])
+        return ms.Tensor(logits.astype(np.float32)), *kept[len(kept) // 2 :]
 
-    monkeypatch.setattr(model, "compiled", lambda name, function: run)
+    compiled = model.compiled
+    monkeypatch.setattr(
+        model, "compiled", lambda name, f: step if name == "step" else compiled(name, f)
+    )
     return shown
 
 
@@ -128,8 +131,7 @@ def test_text_ends_at_its_close(tiny, contents, monkeypatch):
     shown = script(tiny, monkeypatch, logits_of)
     made = generate(tiny, "text", [{"text": "a"}, {"text": "b"}, {"text": "c"}], Sampling(pieces=2))
     assert [result.ids for result in made] == [[], [260], [260, 261]]
-    assert len(shown) == 2
-    assert (shown[1][2] == 260).sum() == (shown[0][2] == 260).sum() + 1
+    assert [list(ids[:3]) for ids in shown] == [[tiny.vocabulary.open("text")] * 3, [close, 260, 260]]
 
 
 def test_it_stops_when_every_text_has_ended(tiny, monkeypatch):
@@ -189,16 +191,23 @@ def test_choices_follow_their_probabilities(temperature, top_k, top_p):
     expected = reference(logits, temperature, top_k, top_p)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     random, n = np.random.default_rng(0), 4000
-    drawn = np.bincount([choose(logits, sampling, random) for _ in range(n)], minlength=7) / n
+    chosen = choose(np.tile(logits, (n, 1)), sampling, random.random(n))
+    drawn = np.bincount(chosen, minlength=7) / n
     assert (drawn[expected == 0] == 0).all()
     assert (np.abs(drawn - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
 
 
 def test_temperature_zero_takes_the_most_likely():
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        logits = random.standard_normal(9)
-        assert choose(logits, Sampling(top_k=5), random) == int(np.argmax(logits))
+    logits = np.random.default_rng(0).standard_normal((20, 9))
+    chosen = choose(logits, Sampling(top_k=5), np.full(20, 0.99))
+    assert (chosen == np.argmax(logits, 1)).all()
+
+
+def test_draws_at_both_ends_of_their_range():
+    logits = np.log([[0.2, 0.5, 0.3]] * 3).astype(np.float32)
+    draws = np.array([0.0, 0.6, np.nextafter(1, 0)])
+    assert list(choose(logits, Sampling(temperature=1.0), draws)) == [1, 2, 0]
+    assert list(choose(logits, Sampling(temperature=1.0, top_k=2), draws)) == [1, 1, 2]
 
 
 def test_unknown_modalities_are_refused(tiny, contents):
@@ -208,3 +217,36 @@ def test_unknown_modalities_are_refused(tiny, contents):
     assert str(caught.value) == f"this model cannot make 'smell'; it makes {known}"
     with pytest.raises(GenerationError, match=f"no modality 'smell'; it has {known}"):
         tiny.generate("text", smell="rose.txt")
+
+
+@pytest.mark.parametrize("into", ["text", "image"])
+def test_the_candidate_nearest_the_condition_is_kept(tiny, conditions, into):
+    """The candidates are those that one condition, repeated, would get under their own numbers."""
+    sampling = replace(DRAWN, candidates=3)
+    kept = generate(tiny, into, conditions, sampling)
+    for i, (condition, best) in enumerate(zip(conditions, kept)):
+        draws = [np.random.default_rng((0, i, candidate)).random(64) for candidate in range(3)]
+        made = [drawn_alone(tiny, into, condition, draw) for draw in draws]
+        if condition:
+            wanted = tiny.embed_many([condition])[0]
+            vectors = tiny.embed_many([{into: candidate.content} for candidate in made])
+            assert best.ids == made[int(np.argmax(vectors @ wanted))].ids
+        else:
+            assert best.ids == made[0].ids
+
+
+def drawn_alone(model, into: str, condition: dict, draws: np.ndarray):
+    """One result of a condition, from these draws."""
+
+    class Random:
+        def random(self, n):
+            return draws[:n]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.random, "default_rng", lambda seed: Random())
+        return generate(model, into, [condition], DRAWN)[0]
+
+
+def test_candidates_that_would_be_equal_are_refused(tiny):
+    with pytest.raises(GenerationError, match="candidates need a temperature above 0"):
+        generate(tiny, "image", [{"text": "a"}], Sampling(candidates=2))
