@@ -75,6 +75,17 @@ class PatchEmbedder(nn.Module):
         return self.linear(patches) + self.place[places]
 
 
+class PatchScale(nn.Module):
+    def __init__(self, patch_size, tokens):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(tokens, patch_size))
+        self.register_buffer("deviation", torch.ones(1))
+
+    def forward(self, patches):
+        places = torch.arange(len(patches)) % len(self.mean)
+        return (patches - self.mean[places]) / self.deviation
+
+
 class IdTable(nn.Module):
     """A vector for each id; a code's is its own and those of its digits, added."""
 
@@ -103,12 +114,13 @@ class Network(nn.Module):
         D = config.width
         self.alignment_weight = alignment_weight
         self.table = IdTable(config, vocabulary_size)
+        self.patch_scales = nn.ModuleList([PatchScale(P, T) for T, P in grids])
         self.patch_embedders = nn.ModuleList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.RMSNorm(D, eps=config.norm_epsilon)
         self.head = None if config.tied else IdTable(config, vocabulary_size)
         self.projection = nn.Linear(D, config.embedding, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.07)]))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / 0.14)]))
         self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
 
     def forward(
@@ -129,8 +141,10 @@ class Network(nn.Module):
     ):
         table = self.table()
         rows = [table.new_zeros(1, table.shape[1])]
-        rows += [embedder(p) for embedder, p in zip(self.patch_embedders, patches)]
-        x = F.embedding(ids, table) * table.shape[1] ** 0.5 + F.embedding(source, torch.cat(rows))
+        scaled = [scale(p) for scale, p in zip(self.patch_scales, patches)]
+        rows += [embedder(p) for embedder, p in zip(self.patch_embedders, scaled)]
+        x = F.embedding(ids, table) * table.shape[1] ** 0.5
+        x = torch.where(source.unsqueeze(2) > 0, F.embedding(source, torch.cat(rows)), x)
         angle = coords.float() @ self.frequencies
         cos, sin = angle.cos().unsqueeze(2), angle.sin().unsqueeze(2)
         mask = attention_mask(segment, span)

@@ -22,6 +22,7 @@ size = load_size("nano", depth=1)
 data = prepare(manifest, "train", size.modalities, cache="runs/cache")
 texts = [text for sample in data.samples for _, text in sample.texts]
 model = Taichu(size, train_tokenizer(texts, size.pieces, "runs/own_loop"))
+model.measure(data.grids)
 mixture = MixtureConfig({"text-image": 1.0}, grouped_weight=0, joint_weight=0, rows=8, length=128)
 batches = Batches(data, model.vocabulary, model.adapters, codes={}, mixture=mixture, seed=0)
 pairs = batches.shape.pairs

@@ -41,6 +41,7 @@ def main(config: Config) -> Path:
     out = Path(config.out)
     for name, codec in codecs.items():
         grids, geometry = data.grids[name], adapters[name].geometry
+        codec.scale.measure(geometry.patchify(grids[:: -(-len(grids) // 512)].astype(np.float32)))
 
         def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
             random = np.random.default_rng((config.seed, k))

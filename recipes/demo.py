@@ -89,8 +89,8 @@ def main(config: Config) -> Path:
     }
     with clock("report"):
         data = prepare(manifest, "test", model.config.modalities, out / "cache")
-        kind = FLOORS[config.floors], config.evaluation.sampling
-        write_report(report, metrics, model, data, logs, *kind, config.seed)
+        how = FLOORS[config.floors], config.evaluation.media, config.evaluation.captions
+        write_report(report, metrics, model, data, logs, *how, config.seed)
     write_json(figures, metrics)  # last: it says that all is done
     print(said)
     return out

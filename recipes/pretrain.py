@@ -54,6 +54,7 @@ def main(config: Config) -> Path:
         model = start_from(config.start, size)
     else:
         model = Taichu(size, read_tokenizer(config, size, data["train"]))
+        model.measure(data["train"].grids)
     load_codecs(model.codecs, size, config.codecs)
 
     mixture = config.mixture

@@ -14,7 +14,7 @@ from mindspore import nn, ops
 
 from modality_adapters.grid import GridGeometry
 from taichu.config import CodecConfig, ModelConfig
-from taichu.model import Block, Linear, PatchEmbedder, RmsNorm, rotary_frequencies
+from taichu.model import Block, Linear, PatchEmbedder, PatchScale, RmsNorm, rotary_frequencies
 
 HEAD_SIZE = 32
 
@@ -42,6 +42,7 @@ class Codec(nn.Cell):
             pieces=0,
         )
         self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.scale = PatchScale(P, T)
         self.patch_in = PatchEmbedder(P, T, W)
         self.encoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
         self.encoder_norm = RmsNorm(W, blocks.norm_epsilon)
@@ -74,7 +75,7 @@ class Codec(nn.Cell):
         return self._decode(self.quantizer.digits(codes_ST.reshape((-1,))))
 
     def _encode(self, patches_STP):
-        x = self.patch_in(patches_STP.reshape((-1, self.shape[2])))
+        x = self.patch_in(self.scale(patches_STP.reshape((-1, self.shape[2]))))
         for block in self.encoder:
             x = block(x, self.cos, self.sin, self.segment, self.segment)
         return self.digits_in(self.encoder_norm(x))
@@ -83,7 +84,7 @@ class Codec(nn.Cell):
         x = self.digits_out(digits_NQ)
         for block in self.decoder:
             x = block(x, self.cos, self.sin, self.segment, self.segment)
-        return self.patch_out(self.decoder_norm(x)).reshape(self.shape)
+        return self.scale.undo(self.patch_out(self.decoder_norm(x))).reshape(self.shape)
 
 
 class FiniteScalarQuantizer(nn.Cell):

@@ -28,8 +28,7 @@ class Continuation(nn.Cell):
     def read(self, ids_CL, source_CL, coords_CL3, segment_CL, span_CL, *patches_NP):
         """Keys and values (C, H, L, K) of each block, of rows that hold one segment each."""
         backbone, (C, L) = self.backbone, ids_CL.shape
-        x_ND = backbone.look_up(ids_CL.reshape((-1,)))
-        x_ND = x_ND + backbone.place_patches(source_CL, *patches_NP)
+        x_ND = backbone.read_tokens(ids_CL, source_CL, *patches_NP)
         cos_NK, sin_NK = backbone.turn(coords_CL3)
         kept = ()
         for block in backbone.blocks:

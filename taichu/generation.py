@@ -78,7 +78,9 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
         known = ", ".join((TEXT, *model.adapters))
         raise GenerationError(f"this model cannot make {into!r}; it makes {known}")
     if sampling.candidates > 1 and sampling.temperature <= 0:
-        raise GenerationError("several candidates need a temperature above 0: they are all the same")
+        raise GenerationError(
+            "several candidates need a temperature above 0: they are all the same"
+        )
     made = []
     # a power of two, so that few graphs are compiled
     room, needed = max(1, ROWS // sampling.candidates), 2 ** (len(contents) - 1).bit_length()

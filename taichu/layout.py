@@ -51,8 +51,8 @@ class Segment:
         observed: spans given to the model; none of them: the condition is dropped (<null>).
         decoded: spans to be learned, in order.
         decoding: NOT_DECODED, GROUPED or JOINT.
-        embedding: number of the batch's embedding that the observed spans are pooled into, from
-            1; 0 for none.
+        embedding: number of the batch's embedding that the observed spans' contents are pooled
+            into, from 1; 0 for none.
     """
 
     observed: tuple[Span, ...]
@@ -107,7 +107,7 @@ def lay_out(segment: Segment, vocabulary: Vocabulary) -> Tokens:
     for number, span in enumerate(segment.observed, start=1):
         start = place
         place, coordinate = _write(tokens, span, place, coordinate, vocabulary)
-        tokens.pool[start:place] = segment.embedding
+        tokens.pool[start + 1 : place - 1] = segment.embedding  # control tokens say the same of all
         if span.patches is not None:
             tokens.span[start + 1 : place - 1] = number
     for span in segment.decoded:

@@ -134,12 +134,48 @@ class PatchEmbedder(nn.Cell):
     def __init__(self, patch_size: int, tokens: int, width: int):
         super().__init__()
         self.linear = Linear(patch_size, width, bias=True)
-        self.place = _normal((tokens, width), 1.0)
+        place = initializer(Normal(1.0), (tokens, width), ms.float32).init_data()
+        self.place = ms.Parameter(place - place.mean(0, keep_dims=True))
         self.tokens = tokens
 
     def construct(self, patches_NP):
         places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % self.tokens
         return self.linear(patches_NP) + ops.gather(self.place, places_N, 0)
+
+
+class PatchScale(nn.Cell):
+    """Patches less their mean over the training data, in units of their deviation, and back.
+
+    Most of a digit's grid is background. Left in, it is most of what a patch says, and the same in
+    every grid. Kept with the parameters, not trained.
+
+    Args:
+        patch_size: P. tokens: T of the modality's grid.
+
+    Input: (n, P), grid after grid in token order. Output: the same shape.
+    """
+
+    def __init__(self, patch_size: int, tokens: int):
+        super().__init__()
+        self.mean = ms.Parameter(np.zeros((tokens, patch_size), np.float32), requires_grad=False)
+        self.deviation = ms.Parameter(np.ones(1, np.float32), requires_grad=False)
+
+    def measure(self, patches_STP: np.ndarray):
+        """Take the mean of each place's patches, and one deviation of all values, from a sample."""
+        values_STP = patches_STP.astype(np.float64)
+        ops.assign(self.mean, ms.Tensor(values_STP.mean(0), ms.float32))
+        ops.assign(self.deviation, ms.Tensor([max(values_STP.std(), 1e-6)], ms.float32))
+
+    def construct(self, patches_NP):
+        return (patches_NP - self.mean_of(patches_NP)) / self.deviation
+
+    def undo(self, patches_NP):
+        return patches_NP * self.deviation + self.mean_of(patches_NP)
+
+    def mean_of(self, patches_NP):
+        """The mean of each patch's place."""
+        places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % self.mean.shape[0]
+        return ops.gather(self.mean, places_N, 0)
 
 
 class IdTable(nn.Cell):
@@ -217,19 +253,21 @@ class Backbone(nn.Cell):
         self.width, self.vocabulary_size = D, vocabulary_size
         levels = [config.codecs[name].levels for name in config.modalities]
         self.table = IdTable(vocabulary_size, levels, D)
+        self.patch_scales = nn.CellList([PatchScale(P, T) for T, P in grids])
         self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = RmsNorm(D, config.norm_epsilon)
         self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
         self.matmul = ops.MatMul(transpose_b=True)
         self.projection = Linear(D, config.embedding)
-        # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / 0.07); of shape (1,)
-        # since ops.clip_by_global_norm of a user's loop makes that of a number's gradient
-        self.log_scale = ms.Parameter(ms.Tensor([math.log(1 / 0.07)], ms.float32))
+        # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / temperature); it
+        # starts at twice CLIP's 0.07, as batches of tens of pairs want; of shape (1,) since
+        # ops.clip_by_global_norm of a user's loop makes that of a number's gradient
+        self.log_scale = ms.Parameter(ms.Tensor([math.log(1 / 0.14)], ms.float32))
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
-        x_ND = self.look_up(ids_BL.reshape((-1,))) + self.place_patches(source_BL, *patches_NP)
+        x_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)
         cos_NK, sin_NK = self.turn(coords_BL3)
         for block in self.blocks:
             x_ND = block(x_ND, cos_NK, sin_NK, segment_BL, span_BL)
@@ -243,12 +281,16 @@ class Backbone(nn.Cell):
         """
         return ops.gather(self.table(), ids_N, 0) * self.width**0.5
 
-    def place_patches(self, source_BL, *patches_NP):
-        """The embedded patch at each token (N, D); 0 where ``source`` is 0."""
+    def read_tokens(self, ids_BL, source_BL, *patches_NP):
+        """The vector of each token (N, D): its patch's where it has one, else its id's."""
         rows = [ops.zeros((1, self.width), ms.float32)]
-        for embedder, patches in zip(self.patch_embedders, patches_NP):
-            rows.append(embedder(patches))
-        return ops.gather(ops.concat(rows, 0), source_BL.reshape((-1,)), 0)
+        for scale, embedder, patches in zip(self.patch_scales, self.patch_embedders, patches_NP):
+            rows.append(embedder(scale(patches)))
+        source_N = source_BL.reshape((-1,))
+        is_id_N1 = (source_N == 0).astype(ms.float32).reshape((-1, 1))
+        return self.look_up(ids_BL.reshape((-1,))) * is_id_N1 + ops.gather(
+            ops.concat(rows, 0), source_N, 0
+        )
 
     def turn(self, coords_BL3):
         """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
@@ -297,7 +339,7 @@ def rotary_frequencies(config: ModelConfig) -> np.ndarray:
 def count_parameters(
     config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]
 ) -> int:
-    """Number of the backbone's parameters, without allocating any."""
+    """Number of the backbone's trained parameters, without allocating any."""
     D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
     attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
     attention += K * (H + 2 * G) * config.bias

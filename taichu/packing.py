@@ -32,8 +32,8 @@ class PackedBatch:
 
     Attributes:
         ids: (B, L) int32, ids of the joint vocabulary.
-        source: (B, L) int32, 0 for the id alone, else 1 + the row of the patch, counted through
-            ``patches`` laid end to end, whose embedding is added.
+        source: (B, L) int32, 0 for the id, else 1 + the row of the patch, counted through
+            ``patches`` laid end to end, whose embedding stands in its place.
         coords: (B, L, 3) int32, (t, y, x) for the rotary position.
         segment: (B, L) int32, number of the segment in the row; 0 is padding.
         span: (B, L) int32, tokens of one observed media span; 0 elsewhere.

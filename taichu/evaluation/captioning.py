@@ -8,7 +8,7 @@ from taichu.generation import Sampling, generate
 from taichu.vocabulary import TEXT
 
 
-def captioning(model, data, limit: int) -> dict[str, dict]:
+def captioning(model, data, limit: int, sampling: Sampling) -> dict[str, dict]:
     """For each modality: share of captions that are exact up to the template, that name the digit,
     that name each attribute, and that are captions at all; ``chance`` of the digit and
     ``chance_exact`` of guessing each detail."""
@@ -17,7 +17,7 @@ def captioning(model, data, limit: int) -> dict[str, dict]:
         samples, rows = distinct(data, modality)
         chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
         contents = [{modality: data.grids[modality][row]} for row in rows[chosen]]
-        made = generate(model, TEXT, contents, Sampling())
+        made = generate(model, TEXT, contents, sampling)
         wanted = [known(data.samples[i].labels, modality) for i in samples[chosen]]
         figures[modality] = score([g.text for g in made], wanted)
     return figures

@@ -28,15 +28,24 @@ class EvaluationConfig:
     """How much is measured, and how media are sampled."""
 
     limit: int = 400  # test items a modality that are captioned and generated
+    candidates: int = 8  # made for each item, of which the nearest its condition is kept
     temperature: float = 0.7  # of generated media
     top_p: float = 0.95  # of generated media
     guidance: float = 2.0  # classifier-free guidance scale of generated media
+    caption_temperature: float = 0.5  # of captions
     seed: int = 0
 
     @property
-    def sampling(self) -> Sampling:
-        """Of generated media."""
-        return Sampling(self.temperature, 0, self.top_p, self.guidance, self.seed)
+    def media(self) -> Sampling:
+        """How media are made from captions."""
+        return Sampling(
+            self.temperature, 0, self.top_p, self.guidance, self.seed, candidates=self.candidates
+        )
+
+    @property
+    def captions(self) -> Sampling:
+        """How captions are made from media."""
+        return Sampling(self.caption_temperature, seed=self.seed, candidates=self.candidates)
 
 
 def evaluate(
@@ -82,9 +91,11 @@ def evaluate(
     embeddings = part("embeddings", Embeddings, model, test)
     metrics["zero_shot"] = part("zero_shot", zero_shot, embeddings, judges)
     metrics["retrieval"] = part("retrieval", retrieval, embeddings, trained)
-    metrics["captioning"] = part("captioning", captioning, model, test, config.limit)
+    metrics["captioning"] = part(
+        "captioning", captioning, model, test, config.limit, config.captions
+    )
     metrics["generation"] = part(
-        "generation", generation, model, test, judges, centred, config.limit, config.sampling
+        "generation", generation, model, test, judges, centred, config.limit, config.media
     )
     metrics["generation"][TEXT] = part("text", text_from_nothing, model, 100, config.seed)
     metrics["codec"] = part("codec", codec_figures, model, test)

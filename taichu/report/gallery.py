@@ -66,7 +66,7 @@ def generated_media(
 
 
 def generated_captions(
-    model, data: PreparedData, show: Show, random: np.random.Generator
+    model, data: PreparedData, show: Show, random: np.random.Generator, sampling: Sampling
 ) -> list[Caption]:
     """Captions made from each modality of the split, and from a sound and a picture together."""
     relevance = Relevance(data.samples, data.captions())
@@ -82,7 +82,8 @@ def generated_captions(
         return []
     media = [contents(data, number, group) for group, number in chosen]
     captions = []
-    for (_, number), content, made in zip(chosen, media, generate(model, TEXT, media, Sampling())):
+    made_texts = generate(model, TEXT, media, sampling)
+    for (_, number), content, made in zip(chosen, media, made_texts):
         sample = data.samples[number]
         shown = [show(name, grid) for name, grid in content.items()]
         text = show_text(made.text)

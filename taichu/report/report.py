@@ -37,7 +37,8 @@ def write_report(
     data: PreparedData,
     logs: dict[str, Path],
     floors: Floors,
-    sampling: Sampling,
+    media: Sampling,
+    captions: Sampling,
     seed: int = 0,
 ) -> Path:
     """Write one HTML file that holds all it shows and needs no network.
@@ -49,7 +50,8 @@ def write_report(
         data: the test split, prepared with the model's modalities.
         logs: title -> metrics.jsonl of a training; one that does not exist is left out.
         floors: what the figures are held against.
-        sampling: how media are made from captions; each modality has a seed of its own.
+        media: how media are made from captions; each modality has a seed of its own.
+        captions: how captions are made from media.
         seed: of the choice of what is shown.
 
     Returns:
@@ -80,10 +82,10 @@ def write_report(
             ("Between media", between_media),
         ],
         "made": {
-            name: generated_media(model, data, name, show, random(i), sampling)
+            name: generated_media(model, data, name, show, random(i), media)
             for i, name in enumerate(held)
         },
-        "captions": generated_captions(model, data, show, random(100)),
+        "captions": generated_captions(model, data, show, random(100), captions),
         "codecs": {
             name: reconstructions(model, data, name, show, random(200 + i))
             for i, name in enumerate(held)

@@ -131,7 +131,10 @@ def test_text_ends_at_its_close(tiny, contents, monkeypatch):
     shown = script(tiny, monkeypatch, logits_of)
     made = generate(tiny, "text", [{"text": "a"}, {"text": "b"}, {"text": "c"}], Sampling(pieces=2))
     assert [result.ids for result in made] == [[], [260], [260, 261]]
-    assert [list(ids[:3]) for ids in shown] == [[tiny.vocabulary.open("text")] * 3, [close, 260, 260]]
+    assert [list(ids[:3]) for ids in shown] == [
+        [tiny.vocabulary.open("text")] * 3,
+        [close, 260, 260],
+    ]
 
 
 def test_it_stops_when_every_text_has_ended(tiny, monkeypatch):

@@ -51,7 +51,7 @@ def test_infonce_with_groups_and_equal_captions(objective, seeded):
     tensors = [ms.Tensor(x, ms.float32) for x in (left, right)]
     tensors += [ms.Tensor(x) for x in (group, caption)]
     loss, hit = objective.contrast(*tensors)
-    expected, expected_hit = contrast_in_loops(left, right, group, caption, 1 / 0.07)
+    expected, expected_hit = contrast_in_loops(left, right, group, caption, 1 / 0.14)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(hit) == pytest.approx(expected_hit, rel=1e-6)
 
@@ -75,7 +75,7 @@ def test_infonce_gradient(objective, seeded):
             moved = [[left, right], [left, right]]
             moved[0][side] = moved[0][side] + change
             moved[1][side] = moved[1][side] - change
-            up, down = (contrast_in_loops(*m, group, caption, 1 / 0.07)[0] for m in moved)
+            up, down = (contrast_in_loops(*m, group, caption, 1 / 0.14)[0] for m in moved)
             assert (gradient * change).sum() == pytest.approx((up - down) / 2, rel=1e-3, abs=1e-9)
 
 
@@ -124,7 +124,7 @@ def test_the_loss_of_a_batch(objective, batch, vocabulary):
         losses[m] = np.log(np.exp(logits[m, low:high]).sum()) - logits[m, target]
     vectors = backbone.embed(hidden, tensors[5], 10).asnumpy().reshape(5, 2, -1)
     pairs = batch.pair_group, batch.pair_caption
-    alignment, hit = contrast_in_loops(vectors[:, 0], vectors[:, 1], *pairs, 1 / 0.07)
+    alignment, hit = contrast_in_loops(vectors[:, 0], vectors[:, 1], *pairs, 1 / 0.14)
     expected = (losses * batch.weights).sum() + 1.5 * alignment
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     kind, used = modality_of(vocabulary)[batch.targets], batch.weights > 0
