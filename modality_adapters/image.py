@@ -58,7 +58,7 @@ class ImageAdapter(GridAdapter):
         path.write_bytes(data.tobytes())
 
     def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Shift by up to 1 pixel, vary the brightness a little, add light noise."""
+        """Turn, scale and shift a little, vary the brightness, add light noise."""
         return vary(grid, random, noise=0.04)
 
 

@@ -75,7 +75,7 @@ class VideoAdapter(GridAdapter):
         write_frames(frames.repeat(factor, 1).repeat(factor, 2), path, self.frame_rate)
 
     def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Shift all frames alike by up to 1 pixel, vary the brightness a little."""
+        """Turn, scale and shift all frames alike a little, vary the brightness."""
         return vary(grid, random, noise=0)
 
 

@@ -9,42 +9,21 @@ import numpy as np
 from taichu.errors import GenerationError
 from taichu.layout import Segment, Span, lay_out
 from taichu.packing import pack_rows
+from taichu.sampling import Sampling, choose, log_likelihood
 from taichu.vocabulary import TEXT
 
 ROWS = 256  # rows continued at a time
 LENGTHS = 16  # conditions are padded to a multiple of this, so that few graphs are compiled
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: 0 takes the most likely one; otherwise logits are divided by it.
-        top_k: choose among this many of the most likely; 0: among all.
-        top_p: choose among the fewest whose probabilities reach this (1904.09751).
-        guidance: classifier-free guidance scale (2207.12598): 1 leaves the condition as it is.
-        seed: of the draws; each result's draws depend on the seed and its place alone.
-        pieces: longest text, in pieces.
-        candidates: how many are made for each condition; the one is kept whose embedding is
-            nearest the condition's (as DALL-E ranks by CLIP, 2102.12092, section 2.6).
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
-    seed: int = 0
-    pieces: int = 32
-    candidates: int = 1
-
-
 @dataclass
 class Generated:
-    """What was made: ``text`` or ``grid``, and its ids in the joint vocabulary."""
+    """What was made: ``text`` or ``grid``, its ids in the joint vocabulary, and the log-likelihood
+    of these ids, as they were guided but at temperature 1."""
 
     modality: str
     ids: list[int]
+    log_likelihood: float
     text: str | None = None
     grid: np.ndarray | None = None
     adapter: object = None
@@ -78,9 +57,7 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
         known = ", ".join((TEXT, *model.adapters))
         raise GenerationError(f"this model cannot make {into!r}; it makes {known}")
     if sampling.candidates > 1 and sampling.temperature <= 0:
-        raise GenerationError(
-            "several candidates need a temperature above 0: they are all the same"
-        )
+        raise GenerationError("candidates need a temperature above 0; without it they are equal")
     made = []
     # a power of two, so that few graphs are compiled
     room, needed = max(1, ROWS // sampling.candidates), 2 ** (len(contents) - 1).bit_length()
@@ -88,42 +65,46 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
     for start in range(0, len(contents), together):
         part = contents[start : start + together]
         missing = together - len(part)
-        made += _make(model, into, part + part[-1:] * missing, sampling, start)[: len(part)]
-    if sampling.candidates == 1:
-        return [first for first, *_ in made]
-    return _nearest(model, into, contents, made)
+        candidates = _make(model, into, part + part[-1:] * missing, sampling, start)[: len(part)]
+        made += _best(model, into, part, candidates)
+    return made
 
 
-def _nearest(model, into: str, contents: list[dict], made: list[list[Generated]]):
-    """Of each condition's candidates, the one that is nearest it; without a condition, the first."""
+def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
+    """Of each condition's candidates the likeliest, by alignment's softmax (cosine times its scale)
+    and decoding's together; without a condition, the first."""
     chosen = [candidates[0] for candidates in made]
-    conditioned = [i for i, content in enumerate(contents) if content]
+    conditioned = [i for i, content in enumerate(contents) if content and len(made[i]) > 1]
     if not conditioned:
         return chosen
     wanted_EC = model.embed_many([contents[i] for i in conditioned])
     flat = [{into: c.content} for i in conditioned for c in made[i]]
     made_EcC = model.embed_many(flat).reshape(len(conditioned), -1, wanted_EC.shape[-1])
-    best_E = np.einsum("ec,erc->er", wanted_EC, made_EcC).argmax(1)
-    for i, best in zip(conditioned, best_E):
+    scale = np.exp(model.backbone.log_scale.asnumpy()[0])
+    score_Ec = scale * np.einsum("ec,erc->er", wanted_EC, made_EcC)
+    score_Ec += [[c.log_likelihood for c in made[i]] for i in conditioned]
+    for i, best in zip(conditioned, score_Ec.argmax(1)):
         chosen[i] = made[i][best]
     return chosen
 
 
 def _make(model, into: str, contents: list[dict], sampling: Sampling, first: int):
     """The candidates of each of one batch of conditions."""
-    ids = _continue(model, into, contents, sampling, first)
+    ids, likelihoods = _continue(model, into, contents, sampling, first)
+    made = [Generated(into, row, float(of)) for row, of in zip(ids, likelihoods)]
     if into == TEXT:
-        made = [Generated(TEXT, row, text=model.vocabulary.decode(row)) for row in ids]
+        for one in made:
+            one.text = model.vocabulary.decode(one.ids)
     else:
-        grids = model.decode_codes(into, np.array(ids) - model.vocabulary.codes(into).start)
-        adapter = model.adapters[into]
-        made = [Generated(into, row, grid=g, adapter=adapter) for row, g in zip(ids, grids)]
+        codes = np.array(ids) - model.vocabulary.codes(into).start
+        for one, grid in zip(made, model.decode_codes(into, codes)):
+            one.grid, one.adapter = grid, model.adapters[into]
     c = sampling.candidates
     return [made[i : i + c] for i in range(0, len(made), c)]
 
 
 def _continue(model, into: str, contents: list[dict], sampling: Sampling, first: int):
-    """Ids of each row, ``candidates`` rows a condition, each of at most as many as fit."""
+    """Ids of each row and their log-likelihoods, ``candidates`` rows a condition."""
     vocabulary = model.vocabulary
     if into == TEXT:
         allowed, coordinates, n = vocabulary.ranges[0], None, sampling.pieces
@@ -151,21 +132,23 @@ def _continue(model, into: str, contents: list[dict], sampling: Sampling, first:
     )
     newest = np.full(rows, vocabulary.open(into), np.int32)
     results: list[list[int]] = [[] for _ in range(rows)]
-    ended = np.zeros(rows, bool)
+    ended, likelihoods = np.zeros(rows, bool), np.zeros(rows)
     for step in range(n):
         logits = next_logits(np.tile(newest, 1 + guided), coords_RnX[:, step], step)
         logits = logits[:, allowed.start : allowed.stop]
         if guided:
             with_condition, without = np.split(logits, 2)
             logits = without + sampling.guidance * (with_condition - without)
-        newest = allowed.start + choose(logits, sampling, uniform_Rn[:, step])
+        chosen = choose(logits, sampling, uniform_Rn[:, step])
+        likelihoods += np.where(ended, 0, log_likelihood(logits, chosen))
+        newest = allowed.start + chosen
         if into == TEXT:
             ended |= newest == vocabulary.close(TEXT)
             if ended.all():
                 break
         for row in np.flatnonzero(~ended):
             results[row].append(int(newest[row]))
-    return results
+    return results, likelihoods
 
 
 def _reader(model, segments: list[Segment], rows: int, n: int):
@@ -190,22 +173,3 @@ def _reader(model, segments: list[Segment], rows: int, n: int):
         return logits.asnumpy()
 
     return next_logits
-
-
-def choose(logits_RV: np.ndarray, sampling: Sampling, uniform_R: np.ndarray) -> np.ndarray:
-    """Index (R,) of each row's next token; its draw is a number in [0, 1)."""
-    if sampling.temperature <= 0:
-        return np.argmax(logits_RV, 1)
-    scaled = logits_RV.astype(np.float64) / sampling.temperature
-    order = np.argsort(-scaled, 1, kind="stable")
-    scaled = np.take_along_axis(scaled, order, 1)
-    p = np.exp(scaled - scaled[:, :1])
-    p /= p.sum(1, keepdims=True)
-    keep = np.cumsum(p, 1) - p < sampling.top_p
-    keep[:, 0] = True  # whatever top_p is
-    if sampling.top_k > 0:
-        keep[:, sampling.top_k :] = False
-    reached = np.cumsum(np.where(keep, p, 0), 1)
-    # the first whose share of the whole is above the draw
-    drawn = (reached <= uniform_R[:, None] * reached[:, -1:]).sum(1)
-    return np.take_along_axis(order, drawn[:, None], 1)[:, 0]

@@ -339,7 +339,7 @@ def rotary_frequencies(config: ModelConfig) -> np.ndarray:
 def count_parameters(
     config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]
 ) -> int:
-    """Number of the backbone's trained parameters, without allocating any."""
+    """Number of the backbone's parameters, trained or measured, without allocating any."""
     D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
     attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
     attention += K * (H + 2 * G) * config.bias
@@ -350,7 +350,7 @@ def count_parameters(
         config.depth * block
         + D
         + heads
-        + sum((P + 1 + T) * D for T, P in grids)
+        + sum((P + 1 + T) * D + T * P + 1 for T, P in grids)
         + D * config.embedding
         + 1
     )

@@ -20,10 +20,11 @@ from taichu.codec import Codec, run_in_batches
 from taichu.config import ModelConfig, build
 from taichu.continuation import Continuation
 from taichu.errors import CheckpointError, ConfigError, GenerationError
-from taichu.generation import Generated, Sampling, generate
+from taichu.generation import Generated, generate
 from taichu.layout import Segment, Span
 from taichu.model import Backbone
 from taichu.packing import BatchShape, Layout, pack
+from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT, Vocabulary
 
 EMBED_ROWS, EMBED_LENGTH = 16, 128  # shape of the batches that `embed_many` fills

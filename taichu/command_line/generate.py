@@ -47,7 +47,7 @@ def run(options: argparse.Namespace):
     if not 0 < options.top_p <= 1:
         options.error("--top-p must be above 0 and at most 1")
     from modality_adapters.files import require_suffix
-    from taichu.generation import Sampling
+    from taichu.sampling import Sampling
 
     model = load_model(options)
     if options.out and options.into in model.adapters:  # refused now, not after the work

@@ -4,7 +4,8 @@ import numpy as np
 
 from taichu.digits.captions import VALUES, known, parse
 from taichu.evaluation.judge import distinct
-from taichu.generation import Sampling, generate
+from taichu.generation import generate
+from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 

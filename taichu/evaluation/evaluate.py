@@ -16,8 +16,8 @@ from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import train_judges
 from taichu.evaluation.retrieval import retrieval
 from taichu.evaluation.zero_shot import zero_shot
-from taichu.generation import Sampling
 from taichu.prepared import prepare
+from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 PARTS = 8  # of an evaluation, each a step of its progress bar

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 import taichu
-from taichu.generation import Sampling
 from taichu.prepared import PreparedData
 from taichu.report.curves import curves
 from taichu.report.floors import Floors
@@ -25,6 +24,7 @@ from taichu.report.tables import (
     tables,
 )
 from taichu.report.wall import retrieval_wall
+from taichu.sampling import Sampling
 from taichu.trainer import read_log
 
 TEMPLATE = "report.html.j2"

@@ -93,8 +93,8 @@ def test_a_batch_is_of_one_group_and_observes_captions_of_one_number(parts):
         observed, decoded = [], []
         for number in range(1, 2 * int(used.sum()), 2):
             ids = batch.ids[batch.pool == number]
-            if ids.size and ids[0] == vocabulary.open("text"):
-                observed.append(vocabulary.decode(ids[1:-1]))
+            if ids.size and ids[0] < vocabulary.pieces:
+                observed.append(vocabulary.decode(ids))
         text, said = (batch.weights > 0) & (batch.targets <= vocabulary.pieces), []
         for target in batch.targets[text]:
             if target == ends:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from taichu.errors import GenerationError
-from taichu.generation import Sampling, choose, generate
+from taichu.generation import generate
 from taichu.layout import GROUPED, Segment, Span, lay_out
+from taichu.packing import pack_rows
+from taichu.sampling import Sampling, choose
 
 GREEDY = Sampling(pieces=6)
 DRAWN = Sampling(temperature=1.0, pieces=6)
@@ -74,6 +76,29 @@ def test_every_id_is_of_the_modality_that_is_made(tiny, conditions, into):
             assert len(result.ids) == geometry.tokens
             assert all(i in tiny.vocabulary.codes(into) for i in result.ids)
             assert result.grid.shape == geometry.shape and np.abs(result.grid).max() <= 1
+
+
+@pytest.mark.parametrize("into", ["text", "image"])
+def test_likelihoods_are_those_of_one_pass_over_the_whole(tiny, conditions, into):
+    vocabulary, end = tiny.vocabulary, [tiny.vocabulary.close("text")]
+    for made, condition in zip(generate(tiny, into, conditions, DRAWN), conditions[:3]):
+        where = None if into == "text" else tiny.adapters[into].geometry.coordinates()
+        stopped = into == "text" and len(made.ids) < DRAWN.pieces
+        span = Span(into, ids=np.array(made.ids, np.int32), coordinates=where)
+        segment = Segment(tiny.observe(condition), (span,), GROUPED)
+        batch = pack_rows([segment], len(segment), vocabulary, tiny.patch_sizes)
+        planes = batch.ids, batch.source, batch.coords, batch.segment, batch.span
+        hidden = tiny.backbone(*map(ms.Tensor, (*planes, *batch.patches)))
+        logits = tiny.backbone.decode(hidden).asnumpy().astype(np.float64)
+        allowed = vocabulary.ranges[0] if into == "text" else vocabulary.codes(into)
+        logits = logits[:, allowed.start : allowed.stop]
+        first = len(segment) - len(made.ids) - 2  # the opening token
+        said = made.ids + end * stopped
+        likelihood = sum(
+            logits[first + i][token - allowed.start] - np.log(np.exp(logits[first + i]).sum())
+            for i, token in enumerate(said)
+        )
+        assert made.log_likelihood == pytest.approx(likelihood, abs=1e-3)
 
 
 def test_seeds(tiny, conditions):
@@ -223,7 +248,7 @@ def test_unknown_modalities_are_refused(tiny, contents):
 
 
 @pytest.mark.parametrize("into", ["text", "image"])
-def test_the_candidate_nearest_the_condition_is_kept(tiny, conditions, into):
+def test_the_likeliest_candidate_is_kept(tiny, conditions, into):
     """The candidates are those that one condition, repeated, would get under their own numbers."""
     sampling = replace(DRAWN, candidates=3)
     kept = generate(tiny, into, conditions, sampling)
@@ -233,7 +258,9 @@ def test_the_candidate_nearest_the_condition_is_kept(tiny, conditions, into):
         if condition:
             wanted = tiny.embed_many([condition])[0]
             vectors = tiny.embed_many([{into: candidate.content} for candidate in made])
-            assert best.ids == made[int(np.argmax(vectors @ wanted))].ids
+            scale = float(np.exp(tiny.backbone.log_scale.asnumpy()[0]))
+            score = scale * vectors @ wanted + [candidate.log_likelihood for candidate in made]
+            assert best.ids == made[int(np.argmax(score))].ids
         else:
             assert best.ids == made[0].ids
 

@@ -44,7 +44,7 @@ def test_observed_text(spans, vocabulary):
         patch=[NONE] * 5,
         coords=coordinates(0, 1, 2, 3, 4),
         span=[0] * 5,  # causal
-        pool=[3] * 5,
+        pool=[0, 3, 3, 3, 0],  # the contents alone
         target=[NONE] * 5,
         range=[0] * 5,
     )
@@ -65,7 +65,7 @@ def test_observed_image_then_sound_then_text(spans, vocabulary):
         modality=[0] * 7 + [1] * 3 + [0] * 6,
         coords=coordinates(*image, *audio, 9, 10, 11, 12, 13),
         span=[0, 1, 1, 1, 1, 0, 0, 2, 2, 2, *[0] * 6],
-        pool=[1] * 16,
+        pool=[0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 0],
         target=[NONE] * 16,
     )
 
@@ -79,7 +79,7 @@ def test_grouped_decoding_of_text(spans, vocabulary):
         tokens,
         coords=coordinates(0, (1, 1, 1), (2, 1, 1), (3, 1, 1), 4, 5, 6, 7, 8, 9),
         span=[0, 1, 1, 1, 0, *[0] * 5],
-        pool=[2] * 5 + [0] * 5,  # what is decoded is never pooled
+        pool=[0, 2, 2, 2, 0] + [0] * 5,  # what is decoded is never pooled
         # <text> predicts the first piece, the last piece predicts </text>
         target=[NONE] * 5 + [7, 8, 9, close, NONE],
         range=[0] * 5 + [1] * 4 + [0],
@@ -114,7 +114,7 @@ def test_joint_decoding(spans, vocabulary):
     tokens = lay_out(segment, vocabulary)
     assert_tokens(
         tokens,
-        pool=[5] * 6 + [0] * 11,
+        pool=[0, *[5] * 4, 0] + [0] * 11,
         # everything after the condition is learned, from its last token on, and the end too
         target=[NONE] * 5 + decoded + [NONE],
         range=[0] * 17,  # the whole vocabulary

@@ -1,5 +1,8 @@
 """The backbone against a NumPy reference; packed rows against samples run alone; its size."""
 
+import re
+from dataclasses import replace
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from modality_adapters import create_adapter
 from taichu.codec import FiniteScalarQuantizer
 from taichu.config import ModelConfig, load_size
 from taichu.layout import JOINT, Segment
-from taichu.model import Backbone, IdTable, count_parameters, rotary_frequencies
+from taichu.model import Backbone, IdTable, PatchScale, count_parameters, rotary_frequencies
 from taichu.packing import BatchShape, Layout, pack
 from taichu.vocabulary import vocabulary_size
 
@@ -36,7 +39,7 @@ def draw_backbone(config, vocabulary_size, random) -> Backbone:
     backbone = Backbone(config, vocabulary_size, GRIDS)
     for parameter in backbone.get_parameters():
         drawn = random.standard_normal(parameter.shape) * 0.2
-        drawn = drawn + 1 if "norm" in parameter.name else drawn
+        drawn = drawn + 1 if re.search("norm|deviation", parameter.name) else drawn
         parameter.set_data(ms.Tensor(np.asarray(drawn, np.float32)))
     return backbone
 
@@ -71,11 +74,15 @@ def test_a_packed_batch_equals_its_samples_run_one_by_one(seeded, samples, vocab
             alone_shape = BatchShape(1, len(segment), 200, 1, patches)
             alone, _ = pack([Layout((segment,), 0, 0)], alone_shape, vocabulary)
             expected = run(backbone, alone)[0]
-            row, start = np.argwhere(batch.pool == 2 * pair + 1 + side)[0]
+            row, first = np.argwhere(batch.pool == 2 * pair + 1 + side)[0]
+            start = first - 1  # the opening token is not pooled
             actual = together[row, start : start + len(segment)]
             np.testing.assert_allclose(actual, expected, atol=1e-5)
-            seen = sum(len(span) + 2 for span in segment.observed)
-            mean = expected[:seen].mean(0) @ backbone.projection.weight.asnumpy().T
+            contents, start = [], 1
+            for span in segment.observed:
+                contents += expected[start : start + len(span)].tolist()
+                start += len(span) + 2
+            mean = np.mean(contents, 0) @ backbone.projection.weight.asnumpy().T
             unit = mean / np.linalg.norm(mean)
             np.testing.assert_allclose(pooled[2 * pair + side], unit, atol=1e-5)
 
@@ -177,6 +184,50 @@ def test_parameters_are_counted_right(seeded, config):
     backbone = Backbone(config, 1234, GRIDS)
     actual = sum(parameter.size for parameter in backbone.get_parameters())
     assert count_parameters(config, 1234, GRIDS) == actual
+
+
+def test_patches_are_scaled_by_what_was_measured(seeded):
+    scale, sample = PatchScale(6, 4), seeded.normal(3.0, 2.0, (500, 4, 6))
+    sample[:, 1] += 5  # one place is brighter
+    scale.measure(sample)
+    patches = seeded.normal(0, 1, (8, 6))
+    expected = (patches - np.tile(sample.mean(0), (2, 1))) / sample.std()
+    scaled = scale(ms.Tensor(patches, ms.float32))
+    np.testing.assert_allclose(scaled.asnumpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(scale.undo(scaled).asnumpy(), patches, atol=1e-5)
+    scale.measure(np.full((3, 4, 6), 0.5))  # nothing but background
+    assert np.isfinite(scale(ms.Tensor(patches, ms.float32)).asnumpy()).all()
+
+
+def test_a_patch_stands_in_its_id_s_place(seeded, samples, vocabulary):
+    backbone = draw_backbone(SMALL, vocabulary.size, seeded)
+    segment = Segment((samples.patches("image"), samples.text(3)))
+    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 1, 4)))
+    batch, _ = pack([Layout((segment,), 0, 0)], shape, vocabulary)
+    before, seen = run(backbone, batch), batch.source > 0
+    assert seen.sum() == 4
+    batch.ids[seen] = vocabulary.close("text")
+    np.testing.assert_array_equal(run(backbone, batch), before)
+
+
+def test_grids_differ_from_the_start(seeded, samples, vocabulary):
+    """What all grids share does not hide what they say: else alignment learns nothing for long."""
+    backbone, shape = Backbone(SMALL, vocabulary.size, GRIDS), (("image", 80, 6), ("audio", 1, 4))
+    grids = np.full((40, 4, 6), -1.0) + seeded.normal(0, 0.2, (40, 4, 6))
+    backbone.patch_scales[0].measure(grids)
+    image = samples.patches("image")
+    vectors = []
+    for patches in grids[:20]:
+        span = replace(image, patches=patches.astype(np.float32))
+        batch, _ = pack(
+            [Layout((Segment((span,), embedding=1), Segment((span,))), 0, 0, aligned=True)],
+            BatchShape(1, 16, 1, 1, shape),
+            vocabulary,
+        )
+        hidden = ms.Tensor(run(backbone, batch).reshape(-1, SMALL.width))
+        vectors.append(backbone.embed(hidden, ms.Tensor(batch.pool), 2).asnumpy()[0])
+    cosines = np.array(vectors) @ np.array(vectors).T
+    assert np.abs(cosines[~np.eye(20, dtype=bool)]).mean() < 0.5
 
 
 def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded):

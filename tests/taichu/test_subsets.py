@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from ascend.operators import AdamW
-from taichu.generation import Sampling, generate
+from taichu.generation import generate
 from taichu.layout import GROUPED, JOINT, Segment, Span
 from taichu.model import Backbone
 from taichu.objectives import Objective
 from taichu.packing import BatchShape, Layout, pack
+from taichu.sampling import Sampling
 from taichu.training_step import TrainingStep
 
 MODALITIES = ("text", "image", "audio", "video", "shape3d")

@@ -11,7 +11,7 @@ from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import Judge
 from taichu.evaluation.retrieval import equal, recall, together
 from taichu.evaluation.zero_shot import prompts
-from taichu.generation import Sampling
+from taichu.sampling import Sampling
 
 
 def test_recall_counts_first_and_first_five():

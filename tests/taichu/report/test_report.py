@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from taichu.config import load_size
-from taichu.generation import Sampling
 from taichu.manifest import Sample
 from taichu.prepared import PreparedData
 from taichu.report.floors import DEMO, FULL
 from taichu.report.relevance import Relevance
 from taichu.report.solid_view import swinging
 from taichu.report.tables import MISSING, duration, flatten, missed, number, tables
+from taichu.sampling import Sampling
 
 MODALITIES = {
     "image": {"shape": [1, 16, 16, 3], "patch": [1, 8, 8]},
@@ -111,13 +111,16 @@ class Page(html.parser.HTMLParser):
         self.words.append(text)
 
 
+HOW = Sampling(temperature=0.7, candidates=2), Sampling()
+
+
 @pytest.fixture(scope="module")
 def page(model, data, log, tmp_path_factory):
     from taichu.report import write_report
 
     path = tmp_path_factory.mktemp("report") / "out" / "report.html"
     logs = {"training": log, "codecs": log.with_name("missing.jsonl")}
-    assert write_report(path, METRICS, model, data, logs, DEMO, Sampling(), seed=3) == path
+    assert write_report(path, METRICS, model, data, logs, DEMO, *HOW, seed=3) == path
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     return Page(path.read_text(encoding="utf-8"))
 
@@ -174,9 +177,7 @@ def test_metrics_and_data_may_lack_anything(model, data, tmp_path):
     samples = [Sample(i, str(i), "test", (), {"image": f"image/{i}"}) for i in range(8)]
     bare = PreparedData(samples, data.grids, rows, [])
     page = Page(
-        write_report(tmp_path / "report.html", {}, model, bare, {}, DEMO, Sampling()).read_text(
-            "utf-8"
-        )
+        write_report(tmp_path / "report.html", {}, model, bare, {}, DEMO, *HOW).read_text("utf-8")
     )
     assert " ".join(page.words).count("– not measured") == 5
 
