@@ -8,7 +8,8 @@ n tokens to be made, H heads, K head size.
 import mindspore as ms
 from mindspore import nn, ops
 
-from ascend.operators.attention import MASKED, by_head
+from ascend.operators.attention import by_head
+from ascend.operators.masked import MASKED
 from taichu.model import Backbone
 
 

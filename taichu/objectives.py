@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from ascend import operators
-from ascend.operators.cross_entropy import MASKED
+from ascend.operators.masked import MASKED
 from taichu.model import Backbone
 from taichu.vocabulary import Vocabulary
 

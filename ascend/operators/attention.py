@@ -7,8 +7,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ascend.operators.form import choose_form, kernel
-
-MASKED = -1e9  # added to a score that must not count; its exponential is exactly zero
+from ascend.operators.masked import MASKED
 
 
 class PlainAttention(nn.Cell):

@@ -4,8 +4,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ascend.operators.form import choose_form, kernel
-
-MASKED = -1e9  # added to a logit outside its row's range; its exponential is exactly zero
+from ascend.operators.masked import MASKED
 
 
 class PlainCrossEntropy(nn.Cell):
