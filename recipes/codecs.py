@@ -15,7 +15,7 @@ import numpy as np
 from ascend.device import choose_device
 from taichu.codec import CodecObjective
 from taichu.config import load_size
-from taichu.prepared import prepare
+from taichu.prepared import prepare, spread
 from taichu.pretrained import create_adapters, create_codecs, save_codecs
 from taichu.trainer import TrainConfig, Trainer
 
@@ -41,7 +41,11 @@ def main(config: Config) -> Path:
     out = Path(config.out)
     for name, codec in codecs.items():
         grids, geometry = data.grids[name], adapters[name].geometry
-        codec.scale.measure(geometry.patchify(grids[:: -(-len(grids) // 512)].astype(np.float32)))
+        if not len(grids):
+            print(f"codec {name}: the data has no {name}; it stays untrained", flush=True)
+            save_codecs({name: codec}, model, out)
+            continue
+        codec.scale.measure(geometry.patchify(spread(grids)))
 
         def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
             random = np.random.default_rng((config.seed, k))

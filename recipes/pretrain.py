@@ -17,7 +17,7 @@ from ascend.device import choose_device
 from ascend.operators import describe_forms
 from taichu.batches import Batches, MixtureConfig
 from taichu.config import ModelConfig, load_size
-from taichu.errors import ConfigError
+from taichu.errors import ConfigError, ManifestError
 from taichu.objectives import Objective
 from taichu.prepared import PreparedData, prepare
 from taichu.pretrained import Taichu, create_adapters, load_codecs
@@ -47,27 +47,32 @@ def main(config: Config) -> Path:
     ms.set_seed(config.seed)
     size, out = load_size(config.model), Path(config.out)
 
-    data = {
-        s: prepare(config.manifest, s, size.modalities, config.cache) for s in ("train", "test")
-    }
+    data = prepare(config.manifest, "train", size.modalities, config.cache)
     if config.start:
         model = start_from(config.start, size)
     else:
-        model = Taichu(size, read_tokenizer(config, size, data["train"]))
-        model.measure(data["train"].grids)
+        model = Taichu(size, read_tokenizer(config, size, data))
+        model.measure(data.grids)
     load_codecs(model.codecs, size, config.codecs)
 
     mixture = config.mixture
     decoding = mixture.grouped_weight > 0 or mixture.joint_weight > 0
-    batches = {}
-    for split, part in data.items():
-        codes = (
-            {n: model.encode_grids(n, grids) for n, grids in part.grids.items()} if decoding else {}
-        )
-        batches[split] = Batches(
-            part, model.vocabulary, model.adapters, codes, mixture, config.seed
-        )
-    quotas = dict(zip(mixture.groups, batches["train"].quotas))
+
+    def draw(part: PreparedData) -> Batches:
+        codes = {}
+        for name, grids in part.grids.items():
+            if decoding and len(grids):
+                codes[name] = model.encode_grids(name, grids)
+        return Batches(part, model.vocabulary, model.adapters, codes, mixture, config.seed)
+
+    batches, skipped = draw(data), data.skipped
+    try:
+        test = prepare(config.manifest, "test", size.modalities, config.cache)
+        test_batches, skipped = draw(test), skipped + test.skipped
+    except (ManifestError, ConfigError) as error:
+        print(f"no validation: {error}", flush=True)
+        test_batches = None
+    quotas = dict(zip(mixture.groups, batches.quotas))
     print(f"samples of a batch, by its group and the caption observed: {quotas}", flush=True)
 
     objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
@@ -77,7 +82,7 @@ def main(config: Config) -> Path:
     def validate() -> dict:
         rows = []
         for k in range(config.validation_batches):
-            arrays = batches["test"](k).arrays()
+            arrays = test_batches(k).arrays()
             rows.append(evaluate(*(ms.Tensor(a) for a in arrays))[1].asnumpy())
         # a batch holds one group: of each part, the mean over the batches that have it
         means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
@@ -85,16 +90,15 @@ def main(config: Config) -> Path:
 
     trainer = Trainer(
         objective,
-        batches["train"],
+        batches,
         part_names,
         config.train,
         out / "training" / "backbone",
-        validate,
+        validate if test_batches else None,
         "backbone",
     )
     trainer.run()
     model.save_pretrained(out / "model")
-    skipped = data["train"].skipped + data["test"].skipped
     if skipped:
         print(f"{len(skipped)} rows were skipped:", *skipped, sep="\n  ", flush=True)
     return out / "model"

@@ -70,6 +70,13 @@ class PreparedData:
         return connected_components(graph, directed=False)[1][:n]
 
 
+def spread(grids: np.ndarray, most: int = 512) -> np.ndarray:
+    """At most so many of the grids (n, T, Y, X, C), evenly spaced, as float32: enough for their
+    mean and deviation."""
+    step = max(1, -(-len(grids) // most))
+    return grids[::step].astype(np.float32)
+
+
 def prepare(
     manifest: Path | str,
     split: str,

@@ -24,6 +24,7 @@ from taichu.generation import Generated, generate
 from taichu.layout import Segment, Span
 from taichu.model import Backbone
 from taichu.packing import BatchShape, Layout, pack
+from taichu.prepared import spread
 from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT, Vocabulary
 
@@ -131,13 +132,12 @@ class Taichu:
         made = generate(self, into, [self.read(c) for c in conditions], sampling)
         return made[0] if single else made
 
-    def measure(self, grids: dict[str, np.ndarray], most: int = 512):
-        """Set the scale of each modality's patches by at most so many grids (n, T, Y, X, C) of the
-        training data; to be called once, before training."""
-        scales = dict(zip(self.adapters, self.backbone.patch_scales))
-        for name, all_grids in grids.items():
-            sample = all_grids[:: -(-len(all_grids) // most)].astype(np.float32)
-            scales[name].measure(self.adapters[name].geometry.patchify(sample))
+    def measure(self, grids: dict[str, np.ndarray]):
+        """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
+        data; to be called once, before training."""
+        for scale, (name, adapter) in zip(self.backbone.patch_scales, self.adapters.items()):
+            if len(grids.get(name, ())):
+                scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def read(self, condition: dict) -> dict:
         """Modality -> path or string, to modality -> grid or string."""
