@@ -71,8 +71,10 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
 
 
 def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
-    """Of each condition's candidates the likeliest, by alignment's softmax (cosine times its scale)
-    and decoding's together; without a condition, the first."""
+    """Of each condition's candidates the nearest to it, by alignment's softmax (cosine times its
+    scale); of texts the likeliest, by that and decoding's together. Of media it would be the
+    plainest: most of their codes' likelihood is about strokes that no caption speaks of. Without a
+    condition, the first."""
     chosen = [candidates[0] for candidates in made]
     conditioned = [i for i, content in enumerate(contents) if content and len(made[i]) > 1]
     if not conditioned:
@@ -82,7 +84,8 @@ def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
     made_EcC = model.embed_many(flat).reshape(len(conditioned), -1, wanted_EC.shape[-1])
     scale = np.exp(model.backbone.log_scale.asnumpy()[0])
     score_Ec = scale * np.einsum("ec,erc->er", wanted_EC, made_EcC)
-    score_Ec += [[c.log_likelihood for c in made[i]] for i in conditioned]
+    if into == TEXT:
+        score_Ec += [[c.log_likelihood for c in made[i]] for i in conditioned]
     for i, best in zip(conditioned, score_Ec.argmax(1)):
         chosen[i] = made[i][best]
     return chosen

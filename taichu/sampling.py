@@ -16,9 +16,9 @@ class Sampling:
         guidance: classifier-free guidance scale (2207.12598): 1 leaves the condition as it is.
         seed: of the draws; each result's draws depend on the seed and its place alone.
         pieces: longest text, in pieces.
-        candidates: how many are made for each condition, of which one is kept: that which the
-            embeddings and the decoder together find likeliest (DALL-E, 2102.12092, section 2.6,
-            ranks by CLIP's embeddings alone).
+        candidates: how many are made for each condition; the one whose embedding is nearest the
+            condition's is kept (as DALL-E ranks by CLIP, 2102.12092, section 2.6), of texts the one
+            that the decoder finds likely as well.
     """
 
     temperature: float = 0.0
