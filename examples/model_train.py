@@ -48,6 +48,7 @@ def main(manifest: str, steps: int):
     data = prepare(manifest, "train", size.modalities, cache="runs/cache")
     texts = [text for sample in data.samples for _, text in sample.texts]
     model = Taichu(size, train_tokenizer(texts, size.pieces, "runs/model_train"))
+    model.measure(data.grids)
     present = {f"text-{m}": 1.0 for m in model.adapters if len(data.having(("text", m)))}
     mixture = MixtureConfig(present, grouped_weight=0, joint_weight=0, rows=8, length=128)
     batches = Batches(data, model.vocabulary, model.adapters, codes={}, mixture=mixture, seed=0)

@@ -107,7 +107,9 @@ def lay_out(segment: Segment, vocabulary: Vocabulary) -> Tokens:
     for number, span in enumerate(segment.observed, start=1):
         start = place
         place, coordinate = _write(tokens, span, place, coordinate, vocabulary)
-        tokens.pool[start + 1 : place - 1] = segment.embedding  # control tokens say the same of all
+        # control tokens say the same of all samples; an empty text has nothing else
+        inner = slice(start + 1, place - 1) if len(span) else slice(start, place)
+        tokens.pool[inner] = segment.embedding
         if span.patches is not None:
             tokens.span[start + 1 : place - 1] = number
     for span in segment.decoded:

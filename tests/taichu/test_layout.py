@@ -50,6 +50,11 @@ def test_observed_text(spans, vocabulary):
     )
 
 
+def test_an_empty_text_is_pooled_by_its_control_tokens(vocabulary):
+    empty = Span("text", ids=np.array([], np.int32))
+    assert_tokens(lay_out(Segment((empty,), embedding=2), vocabulary), pool=[2, 2])
+
+
 def test_observed_image_then_sound_then_text(spans, vocabulary):
     segment = Segment((spans["image"], spans["audio"], spans["text"]), embedding=1)
     seen = {m: [vocabulary.patch(m)] for m in ("image", "audio")}
