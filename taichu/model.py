@@ -136,11 +136,9 @@ class PatchEmbedder(nn.Cell):
         self.linear = Linear(patch_size, width, bias=True)
         place = initializer(Normal(1.0), (tokens, width), ms.float32).init_data()
         self.place = ms.Parameter(place - place.mean(0, keep_dims=True))
-        self.tokens = tokens
 
     def construct(self, patches_NP):
-        places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % self.tokens
-        return self.linear(patches_NP) + ops.gather(self.place, places_N, 0)
+        return self.linear(patches_NP) + by_place(self.place, patches_NP)
 
 
 class PatchScale(nn.Cell):
@@ -167,15 +165,16 @@ class PatchScale(nn.Cell):
         ops.assign(self.deviation, ms.Tensor([max(values_STP.std(), 1e-6)], ms.float32))
 
     def construct(self, patches_NP):
-        return (patches_NP - self.mean_of(patches_NP)) / self.deviation
+        return (patches_NP - by_place(self.mean, patches_NP)) / self.deviation
 
     def undo(self, patches_NP):
-        return patches_NP * self.deviation + self.mean_of(patches_NP)
+        return patches_NP * self.deviation + by_place(self.mean, patches_NP)
 
-    def mean_of(self, patches_NP):
-        """The mean of each patch's place."""
-        places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % self.mean.shape[0]
-        return ops.gather(self.mean, places_N, 0)
+
+def by_place(table_TX, patches_NP):
+    """The row (N, X) that a table of a grid's T places holds for each patch's place."""
+    places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % table_TX.shape[0]
+    return ops.gather(table_TX, places_N, 0)
 
 
 class IdTable(nn.Cell):
