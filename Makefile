@@ -11,7 +11,7 @@ demo: .venv/demo
 	$(BIN)/taichu demo
 
 test: .venv/test
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 lint: .venv/test
 	$(BIN)/ruff check .

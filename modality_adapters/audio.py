@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from modality_adapters.adapter import GridAdapter
@@ -14,6 +15,7 @@ from modality_adapters.video_file import VIDEO_SUFFIXES
 
 LONGEST_LEAD = 30.0  # seconds of leading silence that are looked through
 SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16"}
+PACE = TRACT = 0.12  # shares by which `augment` stretches time and frequency at most
 PEAK = 0.8  # of written samples: loud, and clear of clipping by lossy formats
 
 
@@ -91,27 +93,35 @@ class AudioAdapter(GridAdapter):
         return samples * np.float32(PEAK / max(np.abs(samples).max(), 1e-9))
 
     def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Shift by up to 1 frame, vary level and tilt a little, now and then silence a stripe.
+        """Say it faster or slower, by a longer or shorter vocal tract (Jaitly and Hinton, ICML
+        workshop 2013) and up to 1 frame earlier or later; vary level and tilt a little, now and
+        then silence a stripe.
 
-        A word is ten frames long: more than this and half of it is gone.
+        A word is ten frames long: shifted by more than one of them, too much of it is gone.
         """
         frames, _, bands, _ = grid.shape
-        varied = np.full(grid.shape, -1, np.float32)
-        shift = max(1 - frames, min(frames - 1, int(3 * random.random()) - 1))
-        source = grid[max(0, -shift) : frames - max(0, shift)]
-        target = varied[max(0, shift) : max(0, shift) + len(source)]
+        draws = random.random(6, np.float32)
+        pace, tract = 1 + PACE * (2 * draws[0] - 1), 1 + TRACT * (2 * draws[1] - 1)
+        # where the value of each (band, frame) comes from
+        source = np.array([[tract, 0, 0], [0, pace, 2 * draws[2] - 1]], np.float32)
+        varied = cv2.warpAffine(
+            np.asarray(grid[:, 0, :, 0], np.float32),
+            source,
+            (bands, frames),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderValue=-1,
+        )
         # Scaled above silence, so that silence stays what it is.
-        level, tilt = 0.92 + 0.12 * random.random(), 0.12 * random.random() - 0.06
-        gain = np.linspace(level - tilt, level + tilt, bands, dtype=np.float32)[:, None]
-        target[:] = source
-        target *= gain
-        target += gain - 1
-        if random.random() < 0.25:
-            axis, size = (0, frames) if random.random() < 0.5 else (2, bands)
+        level, tilt = 0.92 + 0.12 * draws[3], 0.12 * draws[4] - 0.06
+        gain = np.linspace(level - tilt, level + tilt, bands, dtype=np.float32)
+        varied *= gain
+        varied += gain - 1
+        if draws[5] < 0.25:
+            axis, size = (0, frames) if random.random() < 0.5 else (1, bands)
             width = 1 + int(random.random() * (size // 16))
             start = int(random.random() * (size - width + 1))
             varied[(slice(None),) * axis + (slice(start, start + width),)] = -1
-        return np.clip(varied, -1, 1, out=varied).astype(grid.dtype, copy=False)
+        return np.clip(varied, -1, 1)[:, None, :, None].astype(grid.dtype, copy=False)
 
     @property
     def _seconds(self) -> float:

@@ -1,6 +1,7 @@
 """Pixels <-> grid values: what images and video frames share, and OpenCV made quiet."""
 
 import os
+from functools import cache
 
 # The C libraries behind OpenCV print about damaged files, which MediaError reports. Both are
 # defaults only: who sets these variables sees the libraries' words again.
@@ -9,6 +10,11 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 import numpy as np
+
+# How much `vary` changes at most: turned by radians, zoomed and sheared by shares, shifted by
+# pixels; and the deviation of its bending, in pixels at nodes that a cubic surface joins.
+TURN, ZOOM, SHEAR, SHIFT = np.deg2rad(12), 0.1, 0.15, 0.5
+BEND, NODES = 0.8, (5, 5)
 
 VALUE_OF_PIXEL = (np.arange(256) / 127.5 - 1).astype(np.float16)
 
@@ -43,25 +49,40 @@ def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def vary(grid: np.ndarray, random: np.random.Generator, noise: float) -> np.ndarray:
-    """Turn, scale and shift all frames of (T, Y, X, C) alike, a little; vary their contrast.
+    """Turn, zoom, shear, shift and bend all frames of (T, Y, X, C) alike, a little; vary their
+    contrast.
 
-    By up to 10 degrees, 8 % and half a pixel: less than what a caption speaks of, so that "left"
-    and "at the top" stay true; the three colours alike, so that "red" does. Black (-1) enters at
-    the edges and stays black, so that a background is not mistaken for a colour; `noise` is the
-    half width of uniform noise. Never flips.
+    Bending by a smooth random field makes of one hand's figure another's (Simard et al., ICDAR
+    2003, section 2). Nothing moves by more than what a caption speaks of, so that "left" and "at
+    the top" stay true; the three colours move alike, so that "red" does. Black (-1) enters at the
+    edges and stays black, so that a background is not mistaken for a colour; `noise` is the half
+    width of uniform noise. Never flips.
     """
-    draws = random.random(5).tolist()
-    angle, zoom = 20 * draws[0] - 10, 0.92 + 0.16 * draws[1]
-    light = 0.85 + 0.25 * draws[4]  # scale of brightness above black
     _, height, width, _ = grid.shape
-    move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
-    move[:, 2] += draws[2] - 0.5, draws[3] - 0.5
+    draws = 2 * random.random(7, np.float32) - 1
+    angle, shear, shift = TURN * draws[0], SHEAR * draws[1], SHIFT * draws[2:4]
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turn = np.array([[cosine, sine], [-sine, cosine]], np.float32)
+    move = turn @ np.array([[1, shear], [0, 1]], np.float32) / (1 + ZOOM * draws[4:6])
+    bend = random.standard_normal((*NODES, 2), np.float32) * np.float32(BEND)
+    bend -= bend.mean((0, 1))
+    # where the value of each pixel comes from
+    centre = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
+    source = (_places(height, width) - centre) @ move.T + (centre + shift)
+    source += cv2.resize(bend, (width, height), interpolation=cv2.INTER_CUBIC)
     varied = np.empty(grid.shape, np.float32)
-    for source, target in zip(grid.astype(np.float32, copy=False), varied):
-        cv2.warpAffine(source, move, (width, height), target, borderValue=(-1, -1, -1, -1))
-    varied *= np.float32(light)
-    varied += np.float32(light - 1)
+    for frame, target in zip(grid.astype(np.float32, copy=False), varied):
+        cv2.remap(frame, source, None, cv2.INTER_LINEAR, target, borderValue=(-1, -1, -1, -1))
+    light = 0.975 + 0.125 * draws[6]  # scale of brightness above black
+    varied *= light
+    varied += light - 1
     if noise:
         varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * np.float32(2 * noise)
     np.maximum(varied, -1, out=varied)
     return np.minimum(varied, 1, out=varied).astype(grid.dtype, copy=False)
+
+
+@cache
+def _places(height: int, width: int) -> np.ndarray:
+    """(x, y) of every pixel, (height, width, 2)."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
