@@ -9,18 +9,21 @@ from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 
-def captioning(model, data, limit: int, sampling: Sampling) -> dict[str, dict]:
+def captioning(model, data, judges, limit: int, sampling: Sampling) -> dict[str, dict]:
     """For each modality: share of captions that are exact up to the template, that name the digit,
     that name each attribute, and that are captions at all; ``chance`` of the digit and
-    ``chance_exact`` of guessing each detail."""
+    ``chance_exact`` of guessing each detail; ``baseline``: how often the judge, a logistic
+    regression trained for just this, names the digit of the same items."""
     figures = {}
     for modality in model.adapters:
         samples, rows = distinct(data, modality)
         chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:limit])
-        contents = [{modality: data.grids[modality][row]} for row in rows[chosen]]
-        made = generate(model, TEXT, contents, sampling)
+        grids = data.grids[modality][rows[chosen]]
+        made = generate(model, TEXT, [{modality: grid} for grid in grids], sampling)
         wanted = [known(data.samples[i].labels, modality) for i in samples[chosen]]
-        figures[modality] = score([g.text for g in made], wanted)
+        named = judges[modality](grids)
+        baseline = np.mean([digit == want["digit"] for digit, want in zip(named, wanted)])
+        figures[modality] = score([g.text for g in made], wanted) | {"baseline": float(baseline)}
     return figures
 
 

@@ -92,7 +92,7 @@ def evaluate(
     metrics["zero_shot"] = part("zero_shot", zero_shot, embeddings, judges)
     metrics["retrieval"] = part("retrieval", retrieval, embeddings, trained)
     metrics["captioning"] = part(
-        "captioning", captioning, model, test, config.limit, config.captions
+        "captioning", captioning, model, test, judges, config.limit, config.captions
     )
     metrics["generation"] = part(
         "generation", generation, model, test, judges, centred, config.limit, config.media

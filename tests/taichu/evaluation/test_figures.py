@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from taichu.evaluation.captioning import guess, score
+from taichu.evaluation.captioning import captioning, guess, score
 from taichu.evaluation.codec import measure, use_of_codes
 from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import Judge
@@ -57,6 +57,35 @@ def test_score_reads_captions_of_any_template():
     assert figures["valid"] == 0.5
     wrong = score(["a red seven at the top right"], wanted[:1])
     assert wrong["exact"] == 0 and wrong["digit"] == wrong["colour"] == 1 and wrong["place"] == 0
+
+
+def test_captions_stand_beside_the_judge_of_the_same_items(monkeypatch):
+    digits = np.arange(20) % 10
+    labels = [
+        {"digit": int(d), "caption": "image", "image": {"colour": "red", "place": "centre"}}
+        for d in digits
+    ]
+    data = SimpleNamespace(
+        samples=[SimpleNamespace(labels=of, media={"image": i}) for i, of in enumerate(labels)],
+        grids={"image": digits[:, None, None, None, None].astype(np.float32)},
+        rows={"image": np.arange(20)},
+        having=lambda modalities: np.arange(20),
+    )
+    # every second caption names another colour; the judge takes 7 for an 8
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    monkeypatch.setattr(
+        "taichu.evaluation.captioning.generate",
+        lambda model, into, contents, sampling: [
+            SimpleNamespace(text=f"a {('red', 'blue')[i % 2]} {words[d]} at the centre")
+            for i, d in enumerate(digits)
+        ],
+    )
+    judge = {"image": lambda grids: np.where(grids.ravel() == 7, 8, grids.ravel())}
+    model = SimpleNamespace(adapters=["image"])
+    figures = captioning(model, data, judge, 20, Sampling())["image"]
+    assert figures["baseline"] == pytest.approx(0.9)
+    assert (figures["digit"], figures["colour"], figures["exact"]) == (1.0, 0.5, 0.5)
+    assert figures["n"] == 20
 
 
 def test_codec_measures():
