@@ -81,6 +81,7 @@ def write_report(
             ("With text on one side", with_text),
             ("Between media", between_media),
         ],
+        "candidates": media.candidates,
         "made": {
             name: generated_media(model, data, name, show, random(i), media)
             for i, name in enumerate(held)

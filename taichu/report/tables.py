@@ -31,7 +31,8 @@ SECTIONS = {
         "agreement",
         "agreement: an independent classifier, trained on real media, names the digit that was "
         "asked for. ceiling: the same for real media that only went through the codec; real: for "
-        "real media as they are.",
+        "real media as they are. centred: the classifier reads the digit cut out and centred. "
+        "whole caption: of sounds that say attributes too.",
     ),
     "codec": ("Codecs", "", "How well codes give back real media, and how many of them are used."),
 }
@@ -153,9 +154,14 @@ def pretty(name: str) -> str:
 
 
 def _entries(section) -> dict[str, dict]:
-    if not isinstance(section, dict):
-        return {}
-    return {str(k): v if isinstance(v, dict) else {"value": v} for k, v in section.items()}
+    """Rows of a section; figures of a part ("audio", "whole_caption") are a row of their own."""
+    rows = {}
+    for name, entry in section.items() if isinstance(section, dict) else ():
+        entry = entry if isinstance(entry, dict) else {"value": entry}
+        parts = {f"{name}.{key}": part for key, part in entry.items() if isinstance(part, dict)}
+        rows[str(name)] = {k: v for k, v in entry.items() if not isinstance(v, dict)}
+        rows |= parts
+    return rows
 
 
 def _table(section, name: str, floors: Floors) -> Table:

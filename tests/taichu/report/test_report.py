@@ -202,6 +202,19 @@ def test_floors_of_the_right_figures():
     assert retrieval.rows[2].bar is None and retrieval.rows[2].cells[0].text == MISSING
 
 
+def test_figures_of_a_part_are_a_row_of_their_own():
+    part = {"agreement": 0.3, "n": 60}
+    entry = {"agreement": 0.6, "n": 120, "whole_caption": part}
+    table = tables({"generation": {"audio": entry}}, DEMO)[3]
+    assert table.columns == ["agreement", "n"]
+    assert [row.name for row in table.rows] == ["audio", "audio · whole caption"]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["0.600", "120"],
+        ["0.300", "60"],
+    ]
+    assert [row.cells[0].floor for row in table.rows] == ["0.600", ""]
+
+
 def test_numbers_are_written_alike():
     written = [number(v) for v in (0.5, 0, 12345, 21.34, 20345.6, 0.00012, None, float("inf"))]
     assert written == ["0.500", "0", "12,345", "21.3", "20,346", "1.2e-04", MISSING, MISSING]
