@@ -80,8 +80,13 @@ class GridAdapter:
             settings[field.name] = getattr(self, field.name)
         return settings
 
-    def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """A varied copy of a grid that still shows the same thing: same shape, dtype and range.
+
+        `strength` scales how far every change may go, from 0 (none) to 1: long trainings want much,
+        as they would learn the files by heart, short ones little, as they do not come to that.
 
         float32 grids are varied in half the time, since processors compute in that.
         """

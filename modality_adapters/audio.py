@@ -92,7 +92,9 @@ class AudioAdapter(GridAdapter):
         samples = self.log_mel.samples(power)
         return samples * np.float32(PEAK / max(np.abs(samples).max(), 1e-9))
 
-    def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Say it faster or slower, by a longer or shorter vocal tract (Jaitly and Hinton, ICML
         workshop 2013) and up to 1 frame earlier or later; vary level and tilt a little, now and
         then silence a stripe.
@@ -101,9 +103,10 @@ class AudioAdapter(GridAdapter):
         """
         frames, _, bands, _ = grid.shape
         draws = random.random(6, np.float32)
-        pace, tract = 1 + PACE * (2 * draws[0] - 1), 1 + TRACT * (2 * draws[1] - 1)
+        even = (2 * draws - 1) * np.float32(strength)
+        pace, tract = 1 + PACE * even[0], 1 + TRACT * even[1]
         # where the value of each (band, frame) comes from
-        source = np.array([[tract, 0, 0], [0, pace, 2 * draws[2] - 1]], np.float32)
+        source = np.array([[tract, 0, 0], [0, pace, even[2]]], np.float32)
         varied = cv2.warpAffine(
             np.asarray(grid[:, 0, :, 0], np.float32),
             source,
@@ -112,11 +115,11 @@ class AudioAdapter(GridAdapter):
             borderValue=-1,
         )
         # Scaled above silence, so that silence stays what it is.
-        level, tilt = 0.92 + 0.12 * draws[3], 0.12 * draws[4] - 0.06
+        level, tilt = 1 - 0.02 * strength + 0.06 * even[3], 0.06 * even[4]
         gain = np.linspace(level - tilt, level + tilt, bands, dtype=np.float32)
         varied *= gain
         varied += gain - 1
-        if draws[5] < 0.25:
+        if draws[5] < 0.25 * strength:
             axis, size = (0, frames) if random.random() < 0.5 else (1, bands)
             width = 1 + int(random.random() * (size // 16))
             start = int(random.random() * (size - width + 1))

@@ -48,7 +48,9 @@ def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return framed
 
 
-def vary(grid: np.ndarray, random: np.random.Generator, noise: float) -> np.ndarray:
+def vary(
+    grid: np.ndarray, random: np.random.Generator, strength: float, noise: float
+) -> np.ndarray:
     """Turn, zoom, shear, shift and bend all frames of (T, Y, X, C) alike, a little; vary their
     contrast.
 
@@ -56,15 +58,15 @@ def vary(grid: np.ndarray, random: np.random.Generator, noise: float) -> np.ndar
     2003, section 2). Nothing moves by more than what a caption speaks of, so that "left" and "at
     the top" stay true; the three colours move alike, so that "red" does. Black (-1) enters at the
     edges and stays black, so that a background is not mistaken for a colour; `noise` is the half
-    width of uniform noise. Never flips.
+    width of uniform noise. `strength` (0 to 1) scales it all. Never flips.
     """
     _, height, width, _ = grid.shape
-    draws = 2 * random.random(7, np.float32) - 1
+    draws = (2 * random.random(7, np.float32) - 1) * np.float32(strength)
     angle, shear, shift = TURN * draws[0], SHEAR * draws[1], SHIFT * draws[2:4]
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[cosine, sine], [-sine, cosine]], np.float32)
     move = turn @ np.array([[1, shear], [0, 1]], np.float32) / (1 + ZOOM * draws[4:6])
-    bend = random.standard_normal((*NODES, 2), np.float32) * np.float32(BEND)
+    bend = random.standard_normal((*NODES, 2), np.float32) * np.float32(BEND * strength)
     bend -= bend.mean((0, 1))
     # where the value of each pixel comes from
     centre = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
@@ -73,11 +75,12 @@ def vary(grid: np.ndarray, random: np.random.Generator, noise: float) -> np.ndar
     varied = np.empty(grid.shape, np.float32)
     for frame, target in zip(grid.astype(np.float32, copy=False), varied):
         cv2.remap(frame, source, None, cv2.INTER_LINEAR, target, borderValue=(-1, -1, -1, -1))
-    light = 0.975 + 0.125 * draws[6]  # scale of brightness above black
+    light = 1 - 0.025 * strength + 0.125 * draws[6]  # scale of brightness above black
     varied *= light
     varied += light - 1
     if noise:
-        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * np.float32(2 * noise)
+        width = np.float32(2 * noise * strength)
+        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * width
     np.maximum(varied, -1, out=varied)
     return np.minimum(varied, 1, out=varied).astype(grid.dtype, copy=False)
 

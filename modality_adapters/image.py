@@ -57,9 +57,11 @@ class ImageAdapter(GridAdapter):
             raise MediaError(path, "cannot be encoded")
         path.write_bytes(data.tobytes())
 
-    def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Turn, scale and shift a little, vary the brightness, add light noise."""
-        return vary(grid, random, noise=0.04)
+        return vary(grid, random, strength, noise=0.04)
 
 
 def _decode(path: Path, data: np.ndarray, header: ImageHeader) -> np.ndarray:

@@ -55,17 +55,21 @@ class Shape3dAdapter(GridAdapter):
             )
         write_surface(surface, path)
 
-    def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Shift by up to 1 voxel, move the surface in or out a little, add light noise."""
         varied = np.full(grid.shape, 1, np.float32)
         source, target = [], []
         for size in grid.shape[:3]:
-            step = int(3 * random.random()) - 1
+            step = round(strength * (int(3 * random.random()) - 1))
             source.append(slice(max(0, -step), size - max(0, step)))
             target.append(slice(max(0, step), size - max(0, -step)))
         varied[tuple(target)] = grid[tuple(source)]
-        varied += random.random(grid.shape, np.float32) * np.float32(0.06) - np.float32(0.03)
-        varied += np.float32(0.16 * random.random() - 0.08)
+        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * np.float32(
+            0.06 * strength
+        )
+        varied += np.float32(0.16 * strength * (random.random() - 0.5))
         return np.clip(varied, -1, 1, out=varied).astype(grid.dtype, copy=False)
 
 

@@ -74,9 +74,11 @@ class VideoAdapter(GridAdapter):
         factor = max(2, -(-SMALLEST_SIDE // min(frames.shape[1:3])))
         write_frames(frames.repeat(factor, 1).repeat(factor, 2), path, self.frame_rate)
 
-    def augment(self, grid: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augment(
+        self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
+    ) -> np.ndarray:
         """Turn, scale and shift all frames alike a little, vary the brightness."""
-        return vary(grid, random, noise=0)
+        return vary(grid, random, strength, noise=0)
 
 
 ADAPTER = VideoAdapter

@@ -33,7 +33,7 @@ class MixtureConfig:
     joint_share: float = 0.2  # share of the draws laid out for joint decoding
     alignment_share: float = 0.0  # share of the other draws that are aligned and not decoded
     dropped_conditions: float = 0.08  # share of decoding segments without their condition
-    augment: bool = True  # label-preserving changes of observed media
+    augment: float = 1.0  # strength of the changes of observed media, 0 (none) to 1
     rows: int = 32  # B
     length: int = 128  # L
     fill: float = 0.95  # share of the B x L positions that the draws are planned to take
@@ -42,6 +42,8 @@ class MixtureConfig:
     def __post_init__(self):
         if not (self.alignment_weight > 0 or self.grouped_weight > 0 or self.joint_weight > 0):
             raise ConfigError("mixture: all three weights are 0; nothing would be learned")
+        if not 0 <= self.augment <= 1:
+            raise ConfigError(f"mixture.augment: must be from 0 to 1, not {self.augment}")
 
 
 class Batches:
@@ -172,7 +174,7 @@ class Batches:
         adapter = self.adapters[modality]
         grid = self.data.grids[modality][self.data.rows[modality][sample]]
         if self.mixture.augment:
-            grid = adapter.augment(grid.astype(np.float32), random)
+            grid = adapter.augment(grid.astype(np.float32), random, self.mixture.augment)
         patches = adapter.geometry.patchify(grid)
         return Span(modality, patches=patches, coordinates=self.coordinates[modality])
 

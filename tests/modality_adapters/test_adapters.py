@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.transform import resize
 
 import modality_adapters
 from modality_adapters import ADAPTERS, MediaError, create_adapter
@@ -78,6 +79,20 @@ def test_augmented_grids_keep_shape_range_and_kind(name, dtype, adapters, random
     assert any(not np.array_equal(one, varied[0]) for one in varied[1:])
     again = adapters[name].augment(grid, np.random.default_rng(3))
     assert np.array_equal(again, adapters[name].augment(grid, np.random.default_rng(3)))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_strength_scales_how_far_a_grid_is_varied(name, adapters, random, nano):
+    coarse = random.uniform(-0.5, 0.5, [max(1, n // 8) for n in nano[name]["shape"][:3]])
+    smooth = resize(coarse[..., None], nano[name]["shape"], order=1).astype(np.float32)
+
+    def change(strength: float) -> float:
+        draws = (np.random.default_rng(seed) for seed in range(40))
+        varied = (adapters[name].augment(smooth, draw, strength) for draw in draws)
+        return float(np.mean([np.abs(one - smooth).mean() for one in varied]))
+
+    assert change(0.0) < 1e-6
+    assert 3 * change(0.25) < 2 * change(0.5) < 2 * change(1.0)
 
 
 @pytest.mark.parametrize("name", ["image", "video"])

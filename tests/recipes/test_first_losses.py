@@ -98,7 +98,7 @@ def test_codecs(codec_folder, modality):
 )
 def test_backbone(codec_folder, common, recipe, tmp_path):
     groups = {"text-image": 2.0, "text-audio": 1.0, "text-audio+image": 1.0}
-    mixture = MixtureConfig(groups=groups, rows=6, length=64, augment=True)
+    mixture = MixtureConfig(groups=groups, rows=6, length=64, augment=1.0)
     config = pretrain.Config(
         codecs=str(codec_folder),
         out=str(tmp_path),

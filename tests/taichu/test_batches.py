@@ -149,7 +149,7 @@ SUBSETS = [subset for n in range(2, 6) for subset in combinations(ALL, n)]
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_any_subset_of_modalities(parts, subset):
     name = f"{subset[0]}-{'+'.join(subset[1:])}"
-    batches = make(parts, groups={name: 1.0}, rows=8, augment=False)
+    batches = make(parts, groups={name: 1.0}, rows=8, augment=0.0)
     batch = batches(0)
     media = list(parts[2])
     for modality, patches in zip(media, batch.patches):
