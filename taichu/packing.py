@@ -235,7 +235,6 @@ class _Packer:
         whole = (0, self.vocabulary.size)
         bounds = np.array([whole] + [(ids.start, ids.stop) for ids in self.vocabulary.ranges])
         joint_kind = np.zeros(self.shape.targets, bool)
-        modality = np.full(self.shape.targets, -1)
         for start, tokens, joint in self.decoded:
             here = np.flatnonzero(tokens.target >= 0)
             part = slice(m, m + len(here))
@@ -243,8 +242,9 @@ class _Packer:
             batch.targets[part] = tokens.target[here]
             batch.ranges[part] = bounds[tokens.range[here]]
             joint_kind[part] = joint
-            modality[part] = self._modality_of(tokens.target[here])
             m += len(here)
+        modality = self._modality_of(batch.targets)
+        modality[m:] = -1
         for kind, weight in ((False, grouped_weight), (True, joint_weight)):
             present = [
                 chosen
