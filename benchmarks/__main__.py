@@ -18,8 +18,7 @@ PARTS = ("train_step", "first_step", "adapters", "packing")
 
 
 def main():
-    parser = options(__doc__, runs=0)
-    chosen = parser.parse_args()
+    chosen = options(__doc__, runs=None).parse_args()
     turns = ["--runs", str(chosen.runs)] if chosen.runs else []
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:

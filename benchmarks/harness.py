@@ -12,10 +12,12 @@ from pathlib import Path
 THREADS = 2
 
 
-def options(description: str, runs: int) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+def options(description: str, runs: int | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes; None leaves the runs to others."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=runs, help=f"turns a way (default {runs})")
+    parser.add_argument(
+        "--runs", type=int, default=runs, help=f"turns a way (default {runs or 'each its own'})"
+    )
     parser.add_argument("--json", type=Path, help="write the ratios to this file")
     return parser
 

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ def theirs(size: str, way: str, weights: dict[str, np.ndarray] | None = None) ->
     return TorchStep(network, way == "compiled", RATE)
 
 
+@cache
 def network_of(size: str):
     """The model's config, its vocabulary, and tokens and patch size of its grids.
 
