@@ -7,11 +7,18 @@ of this package that names a class `ADAPTER` adds that modality; nothing else ne
 
 import difflib
 import importlib
+import os
 import pkgutil
 from dataclasses import fields
 
 from modality_adapters.errors import MediaError
 from modality_adapters.grid import GridGeometry
+
+# The C libraries behind OpenCV print about damaged files, which MediaError reports. They look at
+# these variables when OpenCV is loaded, so they are set before any adapter is. Both are defaults
+# only: who sets them sees the libraries' words again.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def _find_adapters() -> dict[str, type]:

@@ -1,12 +1,6 @@
-"""Pixels <-> grid values: what images and video frames share, and OpenCV made quiet."""
+"""Pixels <-> grid values: what images and video frames share."""
 
-import os
 from functools import cache
-
-# The C libraries behind OpenCV print about damaged files, which MediaError reports. Both are
-# defaults only: who sets these variables sees the libraries' words again.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 import numpy as np
@@ -79,8 +73,8 @@ def vary(
     varied *= light
     varied += light - 1
     if noise:
-        width = np.float32(2 * noise * strength)
-        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * width
+        spread = np.float32(2 * noise * strength)
+        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * spread
     np.maximum(varied, -1, out=varied)
     return np.minimum(varied, 1, out=varied).astype(grid.dtype, copy=False)
 

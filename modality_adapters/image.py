@@ -60,7 +60,7 @@ class ImageAdapter(GridAdapter):
     def augment(
         self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
     ) -> np.ndarray:
-        """Turn, scale and shift a little, vary the brightness, add light noise."""
+        """As `vary` does, and add light noise."""
         return vary(grid, random, strength, noise=0.04)
 
 

@@ -66,9 +66,8 @@ class Shape3dAdapter(GridAdapter):
             source.append(slice(max(0, -step), size - max(0, step)))
             target.append(slice(max(0, step), size - max(0, -step)))
         varied[tuple(target)] = grid[tuple(source)]
-        varied += (random.random(grid.shape, np.float32) - np.float32(0.5)) * np.float32(
-            0.06 * strength
-        )
+        noise = random.random(grid.shape, np.float32) - np.float32(0.5)
+        varied += noise * np.float32(0.06 * strength)
         varied += np.float32(0.16 * strength * (random.random() - 0.5))
         return np.clip(varied, -1, 1, out=varied).astype(grid.dtype, copy=False)
 

@@ -77,7 +77,7 @@ class VideoAdapter(GridAdapter):
     def augment(
         self, grid: np.ndarray, random: np.random.Generator, strength: float = 1.0
     ) -> np.ndarray:
-        """Turn, scale and shift all frames alike a little, vary the brightness."""
+        """As `vary` does, all frames alike."""
         return vary(grid, random, strength, noise=0)
 
 

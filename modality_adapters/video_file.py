@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from modality_adapters.errors import MediaError
 from modality_adapters.files import decoding
-from modality_adapters.frames import cv2
 from modality_adapters.video_header import check_container
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".webm", ".gif")

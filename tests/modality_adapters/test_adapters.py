@@ -1,6 +1,9 @@
 import ast
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,13 @@ GRIDS = ["image", "audio", "video", "shape3d"]
 def test_all_five_are_found():
     assert sorted(ADAPTERS) == ["audio", "image", "shape3d", "text", "video"]
     assert all(ADAPTERS[name].name == name for name in ADAPTERS)
+
+
+def test_opencv_is_quiet_about_damaged_files():
+    program = "import modality_adapters, cv2; cv2.imread('/no/such/file.png')"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENCV_")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("name", GRIDS)
