@@ -7,7 +7,7 @@ from mindspore import nn, ops
 from ascend import operators
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
-from taichu.vocabulary import Vocabulary
+from taichu.vocabulary import Vocabulary, modality_of
 
 
 class Objective(nn.Cell):
@@ -119,11 +119,3 @@ def negative_bias(group_E, caption_E):
     itself = ops.eye(E, E, ms.float32)
     negative = ops.logical_and(same_group, ops.logical_not(same_caption)).astype(ms.float32)
     return (1.0 - ops.maximum(itself, negative)) * MASKED
-
-
-def modality_of(vocabulary: Vocabulary) -> np.ndarray:
-    """(V,) int32: index of the modality an id belongs to, text first; control tokens: text."""
-    index = np.zeros(vocabulary.size, np.int32)
-    for i, ids in enumerate(vocabulary.ranges[1:], start=1):
-        index[ids.start : ids.stop] = i
-    return index

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from taichu.layout import JOINT, Segment, Tokens, lay_out
-from taichu.vocabulary import Vocabulary
+from taichu.vocabulary import Vocabulary, modality_of
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class _Packer:
             batch.ranges[part] = bounds[tokens.range[here]]
             joint_kind[part] = joint
             m += len(here)
-        modality = self._modality_of(batch.targets)
+        modality = modality_of(self.vocabulary)[batch.targets]
         modality[m:] = -1
         for kind, weight in ((False, grouped_weight), (True, joint_weight)):
             present = [
@@ -253,13 +253,6 @@ class _Packer:
             ]
             for chosen in present:
                 batch.weights[chosen] = weight / len(present) / chosen.sum()
-
-    def _modality_of(self, targets: np.ndarray) -> np.ndarray:
-        """Index of the modality a target belongs to; control tokens count as text."""
-        index = np.zeros(len(targets), int)
-        for i, codes in enumerate(self.vocabulary.ranges[1:], start=1):
-            index[(targets >= codes.start) & (targets < codes.stop)] = i
-        return index
 
 
 def _count_patches(layout: Layout) -> dict[str, int]:

@@ -5,6 +5,7 @@ Text pieces come first so that a published tokenizer keeps its ids.
 
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from taichu.errors import CheckpointError
@@ -71,6 +72,14 @@ class Vocabulary:
         Text may also close its span: how long it is, is part of what is said.
         """
         return [range(self.pieces + 1)] + [self._first_code[m] for m in self.media]
+
+
+def modality_of(vocabulary: Vocabulary) -> np.ndarray:
+    """(V,) int32: index of the modality an id belongs to, text first; control tokens: text."""
+    index = np.zeros(vocabulary.size, np.int32)
+    for i, ids in enumerate(vocabulary.ranges[1:], start=1):
+        index[ids.start : ids.stop] = i
+    return index
 
 
 def control_tokens(media) -> list[str]:
