@@ -45,7 +45,7 @@ setup(
     ext_modules=[
         Extension(
             "ascend.operators._cpu_kernels",
-            [str(KERNELS / "kernels.cpp")],
+            [str(source) for source in sorted(KERNELS.glob("*.cpp"))],
             depends=[str(header) for header in sorted(KERNELS.glob("*.h"))],
             optional=True,
         )

@@ -20,7 +20,8 @@ class Pool {
     return *pool;
   }
 
-  // Calls work(i) for every i in [0, count), on all threads; returns when all are done.
+  // Calls work(i) for every i in [0, count), on all threads; returns when all are done. A thread
+  // that wakes up too late to help is not waited for.
   void run(int64_t count, const std::function<void(int64_t)>& work) {
     std::unique_lock<std::mutex> alone(entrance_);
     {
@@ -28,13 +29,12 @@ class Pool {
       work_ = &work;
       count_ = count;
       next_ = 0;
-      busy_ = static_cast<int>(threads_.size());
-      ++generation_;
     }
     wake_.notify_all();
     drain();
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    work_ = nullptr;
+    done_.wait(lock, [this] { return helping_ == 0; });
   }
 
  private:
@@ -51,15 +51,14 @@ class Pool {
   }
 
   void serve() {
-    int64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return generation_ != seen; });
-      seen = generation_;
+      wake_.wait(lock, [this] { return work_ && next_ < count_; });
+      ++helping_;
       lock.unlock();
       drain();
       lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      if (--helping_ == 0) done_.notify_one();
     }
   }
 
@@ -68,8 +67,8 @@ class Pool {
   std::vector<std::thread> threads_;
   const std::function<void(int64_t)>* work_ = nullptr;
   std::atomic<int64_t> next_{0};
-  int64_t count_ = 0, generation_ = 0;
-  int busy_ = 0;
+  int64_t count_ = 0;
+  int helping_ = 0;
 };
 
 // Splits [0, rows) into blocks and calls work(first, last) for each.
