@@ -14,7 +14,7 @@ from mindspore import nn, ops
 
 from modality_adapters.grid import GridGeometry
 from taichu.config import CodecConfig, ModelConfig
-from taichu.model import Block, Linear, PatchEmbedder, PatchScale, RmsNorm, rotary_frequencies
+from taichu.model import AddRmsNorm, Block, Linear, PatchEmbedder, PatchScale, rotary_frequencies
 
 HEAD_SIZE = 32
 
@@ -45,11 +45,11 @@ class Codec(nn.Cell):
         self.scale = PatchScale(P, T)
         self.patch_in = PatchEmbedder(P, T, W)
         self.encoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
-        self.encoder_norm = RmsNorm(W, blocks.norm_epsilon)
+        self.encoder_norm = AddRmsNorm(W, blocks.norm_epsilon)
         self.digits_in = Linear(W, len(config.levels), bias=True)
         self.digits_out = PatchEmbedder(len(config.levels), T, W)
         self.decoder = nn.CellList([Block(blocks) for _ in range(config.depth)])
-        self.decoder_norm = RmsNorm(W, blocks.norm_epsilon)
+        self.decoder_norm = AddRmsNorm(W, blocks.norm_epsilon)
         self.patch_out = Linear(W, P, bias=True)
         angle = np.tile(geometry.coordinates() @ rotary_frequencies(blocks), (samples, 1))
         self.cos, self.sin = (
@@ -75,16 +75,22 @@ class Codec(nn.Cell):
         return self._decode(self.quantizer.digits(codes_ST.reshape((-1,))))
 
     def _encode(self, patches_STP):
-        x = self.patch_in(self.scale(patches_STP.reshape((-1, self.shape[2]))))
-        for block in self.encoder:
-            x = block(x, self.cos, self.sin, self.segment, self.segment)
-        return self.digits_in(self.encoder_norm(x))
+        patches_NP = patches_STP.reshape((-1, self.shape[2]))
+        x = self.patch_in.of_scaled(patches_NP, self.scale)
+        return self.digits_in(self._transform(x, self.encoder, self.encoder_norm))
 
     def _decode(self, digits_NQ):
-        x = self.digits_out(digits_NQ)
-        for block in self.decoder:
-            x = block(x, self.cos, self.sin, self.segment, self.segment)
-        return self.scale.undo(self.patch_out(self.decoder_norm(x))).reshape(self.shape)
+        y = self._transform(self.digits_out(digits_NQ), self.decoder, self.decoder_norm)
+        return self.scale.undo(self.patch_out(y)).reshape(self.shape)
+
+    def _transform(self, x_NW, blocks, norm):
+        branch_NW = ops.zeros_like(x_NW)
+        for block in blocks:
+            x_NW, branch_NW = block(
+                x_NW, branch_NW, self.cos, self.sin, self.segment, self.segment
+            )
+        _, out_NW = norm(x_NW, branch_NW)
+        return out_NW
 
 
 class FiniteScalarQuantizer(nn.Cell):

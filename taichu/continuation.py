@@ -29,15 +29,16 @@ class Continuation(nn.Cell):
     def read(self, ids_CL, source_CL, coords_CL3, segment_CL, span_CL, *patches_NP):
         """Keys and values (C, H, L, K) of each block, of rows that hold one segment each."""
         backbone, (C, L) = self.backbone, ids_CL.shape
-        x_ND = backbone.read_tokens(ids_CL, source_CL, *patches_NP)
+        x_ND, branch_ND = backbone.read_tokens(ids_CL, source_CL, *patches_NP)
         cos_NK, sin_NK = backbone.turn(coords_CL3)
         kept = ()
         for block in backbone.blocks:
             attention = block.attention
-            q, k, v = attention.project(block.attention_norm(x_ND), cos_NK, sin_NK)
+            x_ND, y_ND = block.attention_norm(x_ND, branch_ND)
+            q, k, v = attention.project(y_ND, cos_NK, sin_NK)
             kept += (by_head(k, C, L, attention.heads), by_head(v, C, L, attention.heads))
             seen_NHK = attention.attention(q, k, v, segment_CL, span_CL)
-            x_ND = block.feed(x_ND + attention.join_heads(seen_NHK))
+            x_ND, branch_ND = block.feed(x_ND, attention.join_heads(seen_NHK))
         return kept
 
     def step(self, ids_R, coords_R3, made, segment_CL, *kept):
@@ -57,11 +58,13 @@ class Continuation(nn.Cell):
         later = (numbers_n > made).astype(ms.float32) * MASKED
         padding_CL = (segment_CL == 0).astype(ms.float32) * MASKED
         x_RD = backbone.look_up(ids_R)
+        branch_RD = ops.zeros_like(x_RD)
         cos_RK, sin_RK = backbone.turn(coords_R3)
         written, first = (), 2 * len(backbone.blocks)
         for i in range(len(backbone.blocks)):
             block, attention = backbone.blocks[i], backbone.blocks[i].attention
-            q, k, v = attention.project(block.attention_norm(x_RD), cos_RK, sin_RK)
+            x_RD, y_RD = block.attention_norm(x_RD, branch_RD)
+            q, k, v = attention.project(y_RD, cos_RK, sin_RK)
             R, H, K = q.shape
             own_keys = kept[first + 2 * i] * (1.0 - here) + by_head(k, R, 1, H) * here
             own_values = kept[first + 2 * i + 1] * (1.0 - here) + by_head(v, R, 1, H) * here
@@ -69,8 +72,8 @@ class Continuation(nn.Cell):
             seen_RHK = self.attend(
                 q, kept[2 * i], kept[2 * i + 1], padding_CL, own_keys, own_values, later
             )
-            x_RD = block.feed(x_RD + attention.join_heads(seen_RHK))
-        return (backbone.decode(backbone.norm(x_RD)), *written)
+            x_RD, branch_RD = block.feed(x_RD, attention.join_heads(seen_RHK))
+        return (backbone.decode(backbone.normalise(x_RD, branch_RD)), *written)
 
     def attend(self, q_RHK, k_CHLK, v_CHLK, padding_CL, k_RHnK, v_RHnK, later_n):
         """softmax(q k^T / sqrt(K)) v over the condition's tokens and the row's own; (R, H, K).

@@ -34,16 +34,28 @@ class Linear(nn.Cell):
         return y_NO
 
 
-class RmsNorm(nn.Cell):
-    """RMS normalisation of the last axis, x (N, D)."""
+class AddRmsNorm(nn.Cell):
+    """x + branch, and its RMS normalisation; inputs and both outputs (N, D)."""
 
     def __init__(self, width: int, epsilon: float):
         super().__init__()
         self.weight = ms.Parameter(np.ones(width, np.float32))
-        self.norm = operators.rms_norm(epsilon)
+        self.norm = operators.add_rms_norm(epsilon)
 
-    def construct(self, x_ND):
-        return self.norm(x_ND, self.weight)
+    def construct(self, x_ND, branch_ND):
+        return self.norm(x_ND, branch_ND, self.weight)
+
+
+class NormedRotary(nn.Cell):
+    """RMS normalisation of each head, then the rotary position; x (N, H, K)."""
+
+    def __init__(self, head_size: int, epsilon: float):
+        super().__init__()
+        self.weight = ms.Parameter(np.ones(head_size, np.float32))
+        self.rotary = operators.normed_rotary(epsilon)
+
+    def construct(self, x_NHK, cos_NK, sin_NK):
+        return self.rotary(x_NHK, self.weight, cos_NK, sin_NK)
 
 
 class Attention(nn.Cell):
@@ -59,9 +71,10 @@ class Attention(nn.Cell):
         self.output = Linear(H * K, D, gain=(2 * config.depth) ** -0.5)
         self.normed = config.query_key_norm
         if self.normed:
-            self.query_norm = RmsNorm(K, config.norm_epsilon)
-            self.key_norm = RmsNorm(K, config.norm_epsilon)
-        self.rotary = operators.rotary()
+            self.query_norm = NormedRotary(K, config.norm_epsilon)
+            self.key_norm = NormedRotary(K, config.norm_epsilon)
+        else:
+            self.rotary = operators.rotary()
         self.attention = operators.attention()
 
     def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
@@ -76,13 +89,16 @@ class Attention(nn.Cell):
     def project(self, x_ND, cos_NK, sin_NK):
         """Queries (N, H, K), keys and values (N, G, K); queries and keys turned by their place."""
         H, G, K = self.heads, self.groups, self.head_size
-        q, k, v_ND = self.query(x_ND), self.key(x_ND), self.value(x_ND)
+        q_NHK = self.query(x_ND).reshape((-1, H, K))
+        k_NGK = self.key(x_ND).reshape((-1, G, K))
+        v_NGK = self.value(x_ND).reshape((-1, G, K))
         if self.normed:
-            q = self.query_norm(q.reshape((-1, K)))
-            k = self.key_norm(k.reshape((-1, K)))
-        q_NHK = self.rotary(q.reshape((-1, H, K)), cos_NK, sin_NK)
-        k_NGK = self.rotary(k.reshape((-1, G, K)), cos_NK, sin_NK)
-        return q_NHK, k_NGK, v_ND.reshape((-1, G, K))
+            q_NHK = self.query_norm(q_NHK, cos_NK, sin_NK)
+            k_NGK = self.key_norm(k_NGK, cos_NK, sin_NK)
+        else:
+            q_NHK = self.rotary(q_NHK, cos_NK, sin_NK)
+            k_NGK = self.rotary(k_NGK, cos_NK, sin_NK)
+        return q_NHK, k_NGK, v_NGK
 
 
 class FeedForward(nn.Cell):
@@ -100,22 +116,27 @@ class FeedForward(nn.Cell):
 
 
 class Block(nn.Cell):
-    """A pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """A pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    The sum and what is to be added to it next come and go apart (x, branch), since each norm adds
+    them in its own pass; after the last block the last norm does.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.attention_norm = RmsNorm(config.width, config.norm_epsilon)
+        self.attention_norm = AddRmsNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config)
-        self.feed_forward_norm = RmsNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = AddRmsNorm(config.width, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
 
-    def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
-        x_ND = x_ND + self.attention(self.attention_norm(x_ND), cos_NK, sin_NK, segment_BL, span_BL)
-        return self.feed(x_ND)
+    def construct(self, x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL):
+        x_ND, y_ND = self.attention_norm(x_ND, branch_ND)
+        return self.feed(x_ND, self.attention(y_ND, cos_NK, sin_NK, segment_BL, span_BL))
 
-    def feed(self, x_ND):
+    def feed(self, x_ND, branch_ND):
         """The block's second half."""
-        return x_ND + self.feed_forward(self.feed_forward_norm(x_ND))
+        x_ND, y_ND = self.feed_forward_norm(x_ND, branch_ND)
+        return x_ND, self.feed_forward(y_ND)
 
 
 class PatchEmbedder(nn.Cell):
@@ -139,6 +160,13 @@ class PatchEmbedder(nn.Cell):
 
     def construct(self, patches_NP):
         return self.linear(patches_NP) + by_place(self.place, patches_NP)
+
+    def of_scaled(self, patches_NP, scale):
+        """What `construct` gives for scale(patches), in one pass over the patches: the scale goes
+        into the map's weight, and the mean, as it is one for each place, into the places."""
+        weight_DP = self.linear.weight / scale.deviation
+        offset_TD = self.place + self.linear.bias - self.linear.matmul(scale.mean, weight_DP)
+        return self.linear.matmul(patches_NP, weight_DP) + by_place(offset_TD, patches_NP)
 
 
 class PatchScale(nn.Cell):
@@ -201,17 +229,43 @@ class IdTable(nn.Cell):
         self.digits = _normal((digits, width), width**-0.5)
         # half of a code's size is its own, half its digits'
         share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
-        size_V1 = np.ones((vocabulary_size, 1), np.float32)
-        size_V1[vocabulary_size - codes :] = 0.5**0.5
-        self.size_V1 = ms.Tensor(size_V1, ms.float32)
-        self.spelling_CR = ms.Tensor(spelling_CR * share_C1, ms.float32)
-        self.others = ms.Tensor(np.zeros((vocabulary_size - codes, width), np.float32))
+        self.spell = _Spell(spelling_CR * share_C1, vocabulary_size, width)
 
     def construct(self):
         if not self.spelled:
             return self.own
-        spelled_CD = ops.matmul(self.spelling_CR, self.digits)
-        return self.own * self.size_V1 + ops.concat((self.others, spelled_CD), 0)
+        return self.spell(self.own, self.digits)
+
+
+class _Spell(nn.Cell):
+    """The table (V, D) of own vectors (V, D) and digits' vectors (R, D).
+
+    Its gradient is put together as the table is; a slice's own would fill all of V with zeros.
+    """
+
+    def __init__(self, spelling_CR: np.ndarray, vocabulary_size: int, width: int):
+        super().__init__()
+        self.spelling_CR = ms.Tensor(spelling_CR, ms.float32)
+        codes = len(spelling_CR)
+        self.texts, self.codes, self.width = vocabulary_size - codes, codes, width
+        self.share = 0.5**0.5
+        self.transposed = ops.MatMul(transpose_a=True)
+
+    def construct(self, own_VD, digits_RD):
+        texts, own_CD = self.parts(own_VD)
+        spelled_CD = ops.matmul(self.spelling_CR, digits_RD)
+        return ops.concat((texts, own_CD * self.share + spelled_CD), 0)
+
+    def bprop(self, own_VD, digits_RD, out, dout_VD):
+        texts, dout_CD = self.parts(dout_VD)
+        return (
+            ops.concat((texts, dout_CD * self.share), 0),
+            self.transposed(self.spelling_CR, dout_CD),
+        )
+
+    def parts(self, table_VD):
+        texts = ops.slice(table_VD, (0, 0), (self.texts, self.width))
+        return texts, ops.slice(table_VD, (self.texts, 0), (self.codes, self.width))
 
 
 def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:
@@ -255,9 +309,10 @@ class Backbone(nn.Cell):
         self.patch_scales = nn.CellList([PatchScale(P, T) for T, P in grids])
         self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
-        self.norm = RmsNorm(D, config.norm_epsilon)
+        self.norm = AddRmsNorm(D, config.norm_epsilon)
         self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
         self.matmul = ops.MatMul(transpose_b=True)
+        self.segment_sum = SegmentSum()
         self.projection = Linear(D, config.embedding)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / temperature); it
         # starts at twice CLIP's 0.07, as batches of tens of pairs want; of shape (1,) since
@@ -266,11 +321,16 @@ class Backbone(nn.Cell):
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
-        x_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)
+        x_ND, branch_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)
         cos_NK, sin_NK = self.turn(coords_BL3)
         for block in self.blocks:
-            x_ND = block(x_ND, cos_NK, sin_NK, segment_BL, span_BL)
-        return self.norm(x_ND)
+            x_ND, branch_ND = block(x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        return self.normalise(x_ND, branch_ND)
+
+    def normalise(self, x_ND, branch_ND):
+        """What `decode` and `embed` read, of what the last block returned."""
+        _, out_ND = self.norm(x_ND, branch_ND)
+        return out_ND
 
     def look_up(self, ids_N):
         """Ids (N,) -> their vectors (N, D), of entries of size 1 as those of patches.
@@ -281,15 +341,15 @@ class Backbone(nn.Cell):
         return ops.gather(self.table(), ids_N, 0) * self.width**0.5
 
     def read_tokens(self, ids_BL, source_BL, *patches_NP):
-        """The vector of each token (N, D): its patch's where it has one, else its id's."""
+        """The vector of each token, its patch's where it has one, else its id's, as two (N, D) to
+        be added: one of them is zero."""
         rows = [ops.zeros((1, self.width), ms.float32)]
         for scale, embedder, patches in zip(self.patch_scales, self.patch_embedders, patches_NP):
-            rows.append(embedder(scale(patches)))
+            rows.append(embedder.of_scaled(patches, scale))
         source_N = source_BL.reshape((-1,))
         is_id_N1 = (source_N == 0).astype(ms.float32).reshape((-1, 1))
-        return self.look_up(ids_BL.reshape((-1,))) * is_id_N1 + ops.gather(
-            ops.concat(rows, 0), source_N, 0
-        )
+        ids_ND = self.look_up(ids_BL.reshape((-1,))) * is_id_N1
+        return ids_ND, ops.gather(ops.concat(rows, 0), source_N, 0)
 
     def turn(self, coords_BL3):
         """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
@@ -310,12 +370,26 @@ class Backbone(nn.Cell):
             pool_BL: number of the embedding of each token, from 1; 0 for none.
             embeddings: E, how many.
         """
-        numbers_E1 = ops.arange(1, embeddings + 1).astype(ms.int32).reshape((-1, 1))
-        member_EN = (pool_BL.reshape((1, -1)) == numbers_E1).astype(ms.float32)
-        count_E1 = ops.maximum(member_EN.sum(-1, keepdims=True), 1.0)
-        mean_ED = ops.MatMul()(member_EN, hidden_ND) / count_E1
+        pool_N = pool_BL.reshape((-1,))
+        sums_ED = self.segment_sum(hidden_ND, pool_N, embeddings + 1)[1:]
+        ones_N1 = ops.ones((pool_N.shape[0], 1), ms.float32)
+        count_E1 = self.segment_sum(ones_N1, pool_N, embeddings + 1)[1:]
+        mean_ED = sums_ED / ops.maximum(count_E1, 1.0)
         out_EC = self.projection(mean_ED)
         return out_EC / ops.sqrt((out_EC * out_EC).sum(-1, keepdims=True) + 1e-12)
+
+
+class SegmentSum(nn.Cell):
+    """Sum of the rows x (N, D) of each number 0 .. S - 1: (S, D).
+
+    The gradient of MindSpore's own operator looks for negative numbers, in four passes over x.
+    """
+
+    def construct(self, x_ND, numbers_N, count: int):
+        return ops.unsorted_segment_sum(x_ND, numbers_N, count)
+
+    def bprop(self, x_ND, numbers_N, count, out, dout):
+        return ops.gather(dout, numbers_N, 0), ops.zeros_like(numbers_N), 0
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

@@ -39,6 +39,7 @@ class Objective(nn.Cell):
         self.alignment_weight = alignment_weight
         self.decoding = decoding
         self.modalities = 1 + len(vocabulary.media)
+        self.sides = ops.Split(1, 2)
         self.cross_entropy = operators.cross_entropy()
         self.modality_of_V = ms.Tensor(modality_of(vocabulary))
 
@@ -63,10 +64,9 @@ class Objective(nn.Cell):
         parts = []
         if self.alignment_weight > 0:
             E = pair_group.shape[0]
-            embeddings = self.backbone.embed(hidden_ND, pool, 2 * E).reshape((E, 2, -1))
-            alignment, hit = self.contrast(
-                embeddings[:, 0], embeddings[:, 1], pair_group, pair_caption
-            )
+            embeddings = self.backbone.embed(hidden_ND, pool, 2 * E)
+            left_EC, right_EC = self.sides(embeddings.reshape((E, -1)))
+            alignment, hit = self.contrast(left_EC, right_EC, pair_group, pair_caption)
             loss = loss + self.alignment_weight * alignment
             parts += [alignment, hit]
         else:

@@ -7,19 +7,20 @@ CPU most of a plain step's time goes to elementwise kernels that such a kernel f
 """
 
 from ascend.operators.adamw import AdamW
+from ascend.operators.add_rms_norm import add_rms_norm
 from ascend.operators.attention import attention
 from ascend.operators.cross_entropy import cross_entropy
 from ascend.operators.form import describe_forms
-from ascend.operators.rms_norm import rms_norm
-from ascend.operators.rotary import rotary
+from ascend.operators.rotary import normed_rotary, rotary
 from ascend.operators.swiglu import swiglu
 
 __all__ = [
     "AdamW",
+    "add_rms_norm",
     "attention",
     "cross_entropy",
     "describe_forms",
-    "rms_norm",
+    "normed_rotary",
     "rotary",
     "swiglu",
 ]

@@ -3,6 +3,7 @@
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend.operators.add_rms_norm import normalise
 from ascend.operators.form import choose_form, kernel
 
 
@@ -40,6 +41,63 @@ class CompiledRotary(nn.Cell):
         return self.turn(dout, cos, sin, self.back), ops.zeros_like(cos), ops.zeros_like(sin)
 
 
+class PlainNormedRotary(nn.Cell):
+    """RMS normalisation of each head (queries and keys of Qwen3), then the turn.
+
+    Inputs: x (N, H, K); gain (K,); cos, sin (N, K/2). Output: (N, H, K).
+    """
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.turn = PlainRotary()
+
+    def construct(self, x_NHK, gain_K, cos_NK, sin_NK):
+        return self.turn(normalise(x_NHK, self.epsilon) * gain_K, cos_NK, sin_NK)
+
+
+class CompiledNormedRotary(nn.Cell):
+    """The same function in one pass."""
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.core = _CompiledNormedRotaryCore(epsilon)
+
+    def construct(self, x_NHK, gain_K, cos_NK, sin_NK):
+        out_NHK, _ = self.core(x_NHK, gain_K, cos_NK, sin_NK)
+        return out_NHK
+
+
+class _CompiledNormedRotaryCore(nn.Cell):
+    """Returns 1 / rms too, which the gradient uses."""
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.epsilon = ms.Tensor([epsilon], ms.float32)
+        self.forward = kernel(
+            "normed_rotary",
+            lambda x, gain, cos, sin, epsilon: (x, x[:2]),
+            lambda x, gain, cos, sin, epsilon: (x, x),
+        )
+        self.backward = kernel(
+            "normed_rotary_gradient",
+            lambda x, gain, cos, sin, inverse, dy: (x, gain),
+            lambda x, gain, cos, sin, inverse, dy: (x, gain),
+        )
+
+    def construct(self, x, gain, cos, sin):
+        return self.forward(x, gain, cos, sin, self.epsilon)
+
+    def bprop(self, x, gain, cos, sin, out, dout):
+        dx, dgain = self.backward(x, gain, cos, sin, out[1], dout[0])
+        return dx, dgain, ops.zeros_like(cos), ops.zeros_like(sin)
+
+
 def rotary(form: str | None = None) -> nn.Cell:
     """The rotary Cell for the current device; see `PlainRotary` for its inputs."""
     return choose_form(PlainRotary, CompiledRotary, form)
+
+
+def normed_rotary(epsilon: float, form: str | None = None) -> nn.Cell:
+    """The Cell of both for the current device; see `PlainNormedRotary` for its inputs."""
+    return choose_form(PlainNormedRotary, CompiledNormedRotary, form, epsilon)

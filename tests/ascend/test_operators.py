@@ -72,15 +72,39 @@ def assert_near(actual, expected, tolerance):
 
 
 @both_forms
+@pytest.mark.parametrize("output", [0, 1])  # the sum, and the normalised sum
 @pytest.mark.parametrize("N, D", [(1, 16), (7, 32), (1030, 48)])  # blocks of 512 in the kernel
-def test_rms_norm(form, N, D):
+def test_add_rms_norm(form, N, D, output):
     random = np.random.default_rng(1)
-    x, gain = random.standard_normal((N, D)) * 3, random.standard_normal(D)
+    x, branch = random.standard_normal((N, D)) * 3, random.standard_normal((N, D))
+    gain = random.standard_normal(D)
 
-    def reference(x, gain):
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * gain
+    def reference(x, branch, gain):
+        total = x + branch
+        return (total, total / np.sqrt((total**2).mean(-1, keepdims=True) + 1e-6) * gain)[output]
 
-    check(operators.rms_norm(1e-6, form), reference, (x, gain))
+    cell = operators.add_rms_norm(1e-6, form)
+    check(lambda *inputs: cell(*inputs)[output], reference, (x, branch, gain))
+
+
+@both_forms
+def test_add_rms_norm_adds_the_gradients_of_both_outputs(form):
+    random = np.random.default_rng(11)
+    x, branch = random.standard_normal((5, 16)), random.standard_normal((5, 16))
+    gain, share = random.standard_normal(16), random.standard_normal((5, 16)).astype(np.float32)
+
+    def reference(x, branch, gain):
+        total = x + branch
+        normed = total / np.sqrt((total**2).mean(-1, keepdims=True) + 1e-6) * gain
+        return total * share + normed
+
+    cell = operators.add_rms_norm(1e-6, form)
+
+    def both(*inputs):
+        total, normed = cell(*inputs)
+        return total * ms.Tensor(share) + normed
+
+    check(both, reference, (x, branch, gain))
 
 
 @both_forms
@@ -96,6 +120,23 @@ def test_rotary(form, N, H, K):
         return np.concatenate((turned.real, turned.imag), -1)
 
     check(operators.rotary(form), reference, (x,), (cos, sin))
+
+
+@both_forms
+@pytest.mark.parametrize("N, H, K", [(5, 1, 2), (300, 3, 16)])  # blocks of 128 in the kernel
+def test_normed_rotary(form, N, H, K):
+    random = np.random.default_rng(12)
+    x, gain = random.standard_normal((N, H, K)) * 2, random.standard_normal(K)
+    angle = random.uniform(-9, 9, (N, K // 2))
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+    def reference(x, gain, cos, sin):
+        y = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * gain
+        z = y[..., : K // 2] + 1j * y[..., K // 2 :]
+        turned = z * (cos.astype(np.float64) + 1j * sin)[:, None]
+        return np.concatenate((turned.real, turned.imag), -1)
+
+    check(operators.normed_rotary(1e-6, form), reference, (x, gain), (cos, sin))
 
 
 @both_forms

@@ -77,13 +77,11 @@ inline void product_rows(int64_t inner, int64_t columns, Matrix a, Matrix b, flo
 template <bool ADD>
 inline void product(int64_t rows, int64_t inner, int64_t columns, Matrix a, Matrix b, float* out,
                     int64_t out_row) {
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4)
-    product_rows<4, ADD>(inner, columns, {a.data + i * a.row, a.row, a.column}, b,
-                         out + i * out_row, out_row);
-  for (; i < rows; ++i)
-    product_rows<1, ADD>(inner, columns, {a.data + i * a.row, a.row, a.column}, b,
-                         out + i * out_row, out_row);
+  for (; rows >= 4; rows -= 4, a.data += 4 * a.row, out += 4 * out_row)
+    product_rows<4, ADD>(inner, columns, a, b, out, out_row);
+  if (rows == 3) product_rows<3, ADD>(inner, columns, a, b, out, out_row);
+  if (rows == 2) product_rows<2, ADD>(inner, columns, a, b, out, out_row);
+  if (rows == 1) product_rows<1, ADD>(inner, columns, a, b, out, out_row);
 }
 
 }  // namespace taichu

@@ -33,8 +33,8 @@ class Pool {
     wake_.notify_all();
     drain();
     std::unique_lock<std::mutex> lock(mutex_);
-    work_ = nullptr;
     done_.wait(lock, [this] { return helping_ == 0; });
+    work_ = nullptr;
   }
 
  private:
