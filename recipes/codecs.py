@@ -54,8 +54,9 @@ def main(config: Config) -> Path:
             return Grids(geometry.patchify(changed))
 
         objective = CodecObjective(codec)
-        folder = out / "training" / name
-        Trainer(objective, batch, ["error"], config.train, folder, title=f"codec {name}").run()
+        folder, graphs = out / "training" / name, Path(config.cache) / "graphs"
+        title = f"codec {name}"
+        Trainer(objective, batch, ["error"], config.train, folder, None, title, graphs).run()
         save_codecs({name: codec}, model, out)
     return out
 

@@ -96,6 +96,7 @@ def main(config: Config) -> Path:
         out / "training" / "backbone",
         validate if test_batches else None,
         "backbone",
+        Path(config.cache) / "graphs",
     )
     trainer.run()
     model.save_pretrained(out / "model")

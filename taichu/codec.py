@@ -86,9 +86,7 @@ class Codec(nn.Cell):
     def _transform(self, x_NW, blocks, norm):
         branch_NW = ops.zeros_like(x_NW)
         for block in blocks:
-            x_NW, branch_NW = block(
-                x_NW, branch_NW, self.cos, self.sin, self.segment, self.segment
-            )
+            x_NW, branch_NW = block(x_NW, branch_NW, self.cos, self.sin, self.segment, self.segment)
         _, out_NW = norm(x_NW, branch_NW)
         return out_NW
 

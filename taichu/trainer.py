@@ -53,6 +53,7 @@ class Trainer:
         out: folder for checkpoints/, metrics.jsonl and curves.png.
         validate: called now and then, and at the end; returns figures for the log.
         title: what the progress bar is called.
+        graphs: folder of compiled graphs, see `taichu.compile_cache`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Trainer:
         out: Path | str,
         validate: Callable[[], dict] | None = None,
         title: str = "training",
+        graphs: Path | str | None = None,
     ):
         self.objective, self.batches, self.part_names = objective, batches, part_names
         self.config, self.out, self.validate, self.title = config, Path(out), validate, title
@@ -75,8 +77,9 @@ class Trainer:
             weight_decay=config.weight_decay,
             clip=config.clip,
         )
-        self.training_step = TrainingStep(objective, self.optimizer, config.accumulate)
+        self.training_step = TrainingStep(objective, self.optimizer, config.accumulate, graphs)
         self.step, self.seconds = 0, 0.0
+        self.waited = 0.0  # seconds of them, in this process, that no batch was ready
 
     @property
     def progress(self) -> float:
@@ -95,13 +98,14 @@ class Trainer:
         if self.progress >= 1:
             return
         print(f"{self.title}: compiling the training step, once ...", flush=True)
+        before = self.seconds
         k = self.config.accumulate
         batches = prefetch(self.batches, self.step * k, self.config.steps * k)
         bar = tqdm(total=self.config.steps, initial=self.step, desc=self.title, unit="step")
         with bar, (self.out / "metrics.jsonl").open("a", encoding="utf-8") as log:
             self._log = log
             clock = None
-            for batch in batches:
+            for batch in self._timed(batches):
                 outputs = self._train_on(batch)
                 if self.training_step.calls % k:
                     continue
@@ -127,7 +131,19 @@ class Trainer:
                 if done:
                     break
         batches.close()
+        share = self.waited / max(1e-9, self.seconds - before)
+        print(f"{self.title}: {share:.1%} of the time waiting for data", flush=True)
         draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
+
+    def _timed(self, batches):
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if self.training_step.calls:  # the first wait is before the clock starts
+                self.waited += time.monotonic() - start
+            yield batch
 
     def rate(self) -> float:
         """Learning rate now: linear warm-up, then cosine (1608.03983, eq. 5)."""
@@ -162,7 +178,7 @@ class Trainer:
         }
         # a part that is 0 is of something that this batch does not hold
         row.update({n: round(float(p), 5) for n, p in zip(self.part_names, parts) if p})
-        row["seconds"] = round(self.seconds, 2)
+        row["seconds"], row["waited"] = round(self.seconds, 2), round(self.waited, 3)
         if hasattr(batch, "padding"):
             row["padding"] = round(batch.padding, 4)
         self._write(row)
@@ -223,7 +239,7 @@ def draw_curves(log: Path, picture: Path):
 
     rows = [row for row in read_log(log) if "loss" in row]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [n for n in names if n not in ("step", "seconds", "padding", "rate")]
+    names = [n for n in names if n not in ("step", "seconds", "waited", "padding", "rate")]
     figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(3 * max(1, len(names)), 2.4))
     for axis, name in zip(np.atleast_1d(axes), names):
         points = [(row["step"], row[name]) for row in rows if name in row]

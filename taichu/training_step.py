@@ -1,9 +1,12 @@
 """One optimizer step, compiled once: loss, gradients, update."""
 
+from pathlib import Path
+
 import mindspore as ms
 from mindspore import nn, ops
 
 from ascend.operators.adamw import UpdateWait
+from taichu.compile_cache import KeptGraph
 
 
 class TrainingStep(nn.Cell):
@@ -14,12 +17,19 @@ class TrainingStep(nn.Cell):
         optimizer: an optimizer over the objective's trainable parameters that returns the
             gradients' global norm (`ascend.operators.AdamW`).
         accumulate: batches whose gradients are averaged before one update.
+        graphs: folder of compiled graphs, see `taichu.compile_cache`.
 
     Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
         only gathers gradients).
     """
 
-    def __init__(self, objective: nn.Cell, optimizer: nn.Optimizer, accumulate: int = 1):
+    def __init__(
+        self,
+        objective: nn.Cell,
+        optimizer: nn.Optimizer,
+        accumulate: int = 1,
+        graphs: Path | str | None = None,
+    ):
         super().__init__(auto_prefix=False)
         self.objective, self.optimizer = objective, optimizer
         self.accumulate = accumulate
@@ -29,8 +39,8 @@ class TrainingStep(nn.Cell):
         self.gathered = None
         if accumulate > 1:
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
-        self._update = ms.jit(self.update)
-        self._gather = ms.jit(self.gather)
+        self._update = KeptGraph(self.update, graphs)
+        self._gather = KeptGraph(self.gather, graphs)
 
     def __call__(self, *arrays):
         self.calls += 1

@@ -149,9 +149,9 @@ def draw(k) -> Points:
     return Points(np.random.default_rng(k).standard_normal((4, 3)).astype(np.float32))
 
 
-def test_minutes_end_the_run_and_its_schedule(cpu, tmp_path, monkeypatch):
-    config = TrainConfig(steps=10**6, minutes=0.01, log_every=50, final_rate=0.05)
-    clock = count()  # a step is a look at it, whatever the machine does
+def test_minutes_end_the_run_and_its_schedule(cpu, tmp_path, monkeypatch, capsys):
+    config = TrainConfig(steps=10**6, minutes=0.01, log_every=15, final_rate=0.05)
+    clock = count()  # a step is three looks at it, two of them around its wait for a batch
     monkeypatch.setattr("taichu.trainer.time", SimpleNamespace(monotonic=lambda: next(clock) / 256))
     validations = []
 
@@ -162,10 +162,12 @@ def test_minutes_end_the_run_and_its_schedule(cpu, tmp_path, monkeypatch):
     trainer = Trainer(Line(), draw, ["error"], config, tmp_path, validate)
     trainer.run()
     *rows, last = [row for row in read_log(tmp_path / "metrics.jsonl") if "loss" in row]
-    # 0.6 seconds are 154 looks; the first step is not timed, since it compiles
-    assert last["seconds"] == pytest.approx(154 / 256, abs=0.01) and last["step"] == 155
+    # 0.6 seconds are 52 steps; the first one is not timed, since it compiles
+    assert last["seconds"] == pytest.approx(156 / 256, abs=0.01) and last["step"] == 53
+    assert last["waited"] == pytest.approx(52 / 256, abs=0.001)
+    assert "33.3% of the time waiting for data" in capsys.readouterr().out
     assert last["rate"] == pytest.approx(config.rate * config.final_rate)
-    rates = [row["rate"] for row in rows if row["step"] >= 50]
+    rates = [row["rate"] for row in rows if row["step"] >= 15]
     assert len(rates) == 3 and rates == sorted(rates, reverse=True)
     assert len(validations) == 1 and (tmp_path / "curves.png").is_file()
     again = Trainer(Line(), draw, ["error"], config, tmp_path, validate)
