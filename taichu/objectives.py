@@ -60,6 +60,14 @@ class Objective(nn.Cell):
         *patches,
     ):
         hidden_ND = self.backbone(ids, source, coords, segment, span, *patches)
+        return self.loss(
+            hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption
+        )
+
+    def loss(
+        self, hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption
+    ):
+        """The same, of what the backbone made of a batch."""
         loss = ops.zeros((), ms.float32)
         parts = []
         if self.alignment_weight > 0:

@@ -37,6 +37,7 @@ class TrainConfig:
     beta2: float = 0.98
     clip: float = 1.0  # largest global norm of the gradients
     accumulate: int = 1  # batches an update
+    recompute: bool = False  # blocks for their gradients, in less memory
     log_every: int = 10  # steps
     validate_every: int = 0  # steps; 0: at the end only
     checkpoint_every: int = 200  # steps
@@ -77,7 +78,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             clip=config.clip,
         )
-        self.training_step = TrainingStep(objective, self.optimizer, config.accumulate, graphs)
+        how = config.accumulate, config.recompute
+        self.training_step = TrainingStep(objective, self.optimizer, *how, graphs)
         self.step, self.seconds = 0, 0.0
         self.waited = 0.0  # seconds of them, in this process, that no batch was ready
 

@@ -7,6 +7,7 @@ from mindspore import nn, ops
 
 from ascend.operators.adamw import UpdateWait
 from taichu.compile_cache import KeptGraph
+from taichu.recomputation import RecomputedGradient
 
 
 class TrainingStep(nn.Cell):
@@ -17,6 +18,8 @@ class TrainingStep(nn.Cell):
         optimizer: an optimizer over the objective's trainable parameters that returns the
             gradients' global norm (`ascend.operators.AdamW`).
         accumulate: batches whose gradients are averaged before one update.
+        recompute: whether blocks are computed again for their gradients, in less memory; the
+            objective is then a `taichu.objectives.Objective`.
         graphs: folder of compiled graphs, see `taichu.compile_cache`.
 
     Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
@@ -28,12 +31,16 @@ class TrainingStep(nn.Cell):
         objective: nn.Cell,
         optimizer: nn.Optimizer,
         accumulate: int = 1,
+        recompute: bool = False,
         graphs: Path | str | None = None,
     ):
         super().__init__(auto_prefix=False)
         self.objective, self.optimizer = objective, optimizer
         self.accumulate = accumulate
-        self.gradient = ms.value_and_grad(objective, None, optimizer.parameters, has_aux=True)
+        if recompute:
+            self.gradient = RecomputedGradient(objective, optimizer.parameters)
+        else:
+            self.gradient = ms.value_and_grad(objective, None, optimizer.parameters, has_aux=True)
         self.calls = 0
         self.wait = UpdateWait(optimizer)
         self.gathered = None

@@ -1,0 +1,97 @@
+"""Gradients that keep only what passes between blocks (Chen et al., 1604.06174, section 4.1).
+
+Each block is computed again when its gradient is due: a third more work, and of all that blocks
+compute inside, one block's share is held at a time.
+"""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from taichu.errors import ConfigError
+from taichu.objectives import Objective
+
+
+class RecomputedGradient(nn.Cell):
+    """What ``value_and_grad(objective, None, parameters, has_aux=True)`` gives, in less memory.
+
+    ``Cell.recompute()`` does not serve: a graph's first run on the CPU does not keep to the order
+    that it asks for, and holds what was to be freed. Here a block is computed again from what
+    comes back from behind it, which no order can change.
+
+    Args:
+        objective: the loss and the backbone in it.
+        parameters: those whose gradients are wanted, in order.
+
+    Inputs: the arrays of a `PackedBatch`. Output: ((loss, parts), gradients).
+
+    Raises:
+        ConfigError: the objective is another, such as a codec's.
+    """
+
+    def __init__(self, objective: Objective, parameters):
+        super().__init__(auto_prefix=False)
+        if not isinstance(objective, Objective):
+            raise ConfigError("train.recompute: only the backbone's blocks can be recomputed")
+        self.objective, self.backbone = objective, objective.backbone
+        self.in_block = [ms.ParameterTuple(b.trainable_params()) for b in self.backbone.blocks]
+        place = {p.name: (b, i) for b, held in enumerate(self.in_block) for i, p in enumerate(held)}
+        outside = [p for p in parameters if p.name not in place]
+        self.outside = ms.ParameterTuple(outside)
+        self.backwards = tuple(reversed(range(len(self.in_block))))
+        place |= {p.name: (len(self.in_block), i) for i, p in enumerate(outside)}
+        self.places = tuple(place[p.name] for p in parameters)
+        self.through = ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
+        self.of_loss = ms.value_and_grad(self.finish, (0, 1), self.outside, has_aux=True)
+
+    def construct(
+        self,
+        ids,
+        source,
+        coords,
+        segment,
+        span,
+        pool,
+        positions,
+        targets,
+        weights,
+        ranges,
+        pair_group,
+        pair_caption,
+        *patches,
+    ):
+        others = (pool, positions, targets, weights, ranges, pair_group, pair_caption)
+        where = (*self.backbone.turn(coords), segment, span)
+        x_ND, branch_ND = self.backbone.read_tokens(ids, source, *patches)
+        kept = []
+        for block in self.backbone.blocks:
+            kept.append((x_ND, branch_ND))
+            x_ND, branch_ND = block(x_ND, branch_ND, *where)
+        value, (returned, of_outside) = self.of_loss(x_ND, branch_ND, *others)
+        found = ()
+        for b in self.backwards:
+            x_ND = kept[b][0] + nothing_of(returned[0])
+            of_inputs, of_block = self.through(self.backbone.blocks[b], self.in_block[b])(
+                x_ND, kept[b][1], *where, returned
+            )
+            returned = of_inputs[:2]
+            found = (of_block, *found)
+        _, of_reading = self.through(self.backbone.read_tokens, self.outside)(
+            ids, source, *patches, returned
+        )
+        summed = []
+        for first, second in zip(of_outside, of_reading):
+            summed.append(first + second)
+        found = (*found, summed)
+        gradients = ()
+        for part, i in self.places:
+            gradients = (*gradients, found[part][i])
+        return value, gradients
+
+    def finish(self, x_ND, branch_ND, *others):
+        """(loss, parts) of what the last block returned."""
+        return self.objective.loss(self.backbone.normalise(x_ND, branch_ND), *others)
+
+
+def nothing_of(x_ND):
+    """A zero (1, 1) that is computed from x."""
+    return ops.minimum(ops.abs(ops.slice(x_ND, (0, 0), (1, 1))), 0.0)
