@@ -64,9 +64,7 @@ class Objective(nn.Cell):
             hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption
         )
 
-    def loss(
-        self, hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption
-    ):
+    def loss(self, hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption):
         """The same, of what the backbone made of a batch."""
         loss = ops.zeros((), ms.float32)
         parts = []
