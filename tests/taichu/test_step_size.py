@@ -1,0 +1,111 @@
+"""How many kernels a training step of nano runs, and how large its graph is: exactly.
+
+Times are noisy, these numbers are not: a step that grows runs longer or compiles longer. Where a
+change makes them smaller, the new ones belong here; where larger, it should say what it wins.
+"""
+
+from collections import Counter
+
+import mindspore as ms
+import pytest
+from mindspore.train import mind_ir_pb2
+
+from ascend.operators import AdamW
+from ascend.operators.form import LIBRARY
+from ascend.profile import profile_kernels
+from taichu.config import load_size
+from taichu.model import Backbone
+from taichu.objectives import Objective
+from taichu.packing import BatchShape, empty_batch
+from taichu.pretrained import create_adapters
+from taichu.training_step import TrainingStep
+from taichu.vocabulary import Vocabulary
+
+pytestmark = pytest.mark.skipif(not LIBRARY, reason="the compiled kernels are not built")
+GRAPH_NODES = 680  # before MindSpore's backend takes the graph over
+KERNELS = {
+    "MatMul": 93,
+    "Mul": 28,
+    "Div": 22,
+    "ReduceSum": 21,
+    "Add": 15,
+    "CompiledAddRmsNorm": 14,
+    "AddN": 13,
+    "Slice": 13,
+    "Cast": 12,
+    "CompiledNormedRotary": 12,
+    "Equal": 10,
+    "Gather": 9,
+    "Reshape": 9,
+    "UnsortedSegmentSum": 9,
+    "Maximum": 8,
+    "Concat": 7,
+    "CompiledAttention": 6,
+    "CompiledCrossEntropy": 6,
+    "CompiledSwiglu": 6,
+    "LogicalAnd": 6,
+    "Neg": 5,
+    "Sub": 5,
+    "FloorMod": 2,
+    "Greater": 2,
+    "Select": 2,
+    "Stack": 2,
+    "StridedSlice": 2,
+    "Tile": 2,
+    "Transpose": 2,
+    "Argmax": 1,
+    "AssignAdd": 1,
+    "Cos": 1,
+    "Custom": 1,
+    "Exp": 1,
+    "Eye": 1,
+    "FillV2": 1,
+    "GreaterEqual": 1,
+    "LogicalNot": 1,
+    "Minimum": 1,
+    "Sin": 1,
+    "Split": 1,
+    "Sqrt": 1,
+    "SqrtGrad": 1,
+    "StridedSliceGrad": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def step(cpu, tokenizer, tmp_path_factory):
+    """Gives (a call of the compiled step, the folder of its graph)."""
+    size = load_size("nano")
+    geometries = {name: a.geometry for name, a in create_adapters(size).items()}
+    vocabulary = Vocabulary(tokenizer, {name: c.codes for name, c in size.codecs.items()})
+    grids = [(g.tokens, g.patch_size) for g in geometries.values()]
+    objective = Objective(Backbone(size, vocabulary.size, grids), vocabulary)
+    folder = tmp_path_factory.mktemp("graphs")
+    step = TrainingStep(objective, AdamW(objective.trainable_params(), 1e-3), graphs=folder)
+    patches = tuple((name, 2 * g.tokens, g.patch_size) for name, g in geometries.items())
+    batch = empty_batch(BatchShape(4, 64, 128, 8, patches))
+    arrays = [ms.Tensor(array) for array in batch.arrays()]
+
+    def call():
+        step(*arrays)[0].asnumpy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        # a graph is kept only where the script that runs can be read, which xdist's cannot
+        patch.setattr("sys.argv", [__file__])
+        patch.setattr("mindspore.graph.api.entry_script_path", __file__)
+        call()
+    return call, folder
+
+
+def test_kernels(step):
+    call, _ = step
+    counts = Counter()
+    for kernel in profile_kernels(call):
+        counts[kernel.operator] += kernel.calls
+    assert dict(counts) == KERNELS
+
+
+def test_nodes_of_the_graph(step):
+    _, folder = step
+    (path,) = folder.glob("*/graph.mindir")
+    graph = mind_ir_pb2.ModelProto.FromString(path.read_bytes())
+    assert len(graph.graph.node) == GRAPH_NODES
