@@ -36,7 +36,7 @@ def ours(size: str) -> tuple[dict[str, np.ndarray], Step]:
     step = TrainingStep(objective, AdamW(objective.trainable_params(), RATE))
 
     def run(arrays):
-        loss, _, norm = step(*(mindspore.Tensor(array) for array in arrays))
+        loss, _, norm = step(*map(mindspore.Tensor.from_numpy, arrays))
         return float(loss.asnumpy()), float(norm.asnumpy()[0])
 
     return {name: parameter.asnumpy() for name, parameter in named.items()}, run

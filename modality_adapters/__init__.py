@@ -11,14 +11,14 @@ import os
 import pkgutil
 from dataclasses import fields
 
-from modality_adapters.errors import MediaError
-from modality_adapters.grid import GridGeometry
-
 # The C libraries behind OpenCV print about damaged files, which MediaError reports. They look at
-# these variables when OpenCV is loaded, so they are set before any adapter is. Both are defaults
+# these variables when OpenCV is loaded, so they are set before any module of ours is. Both are defaults
 # only: who sets them sees the libraries' words again.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+from modality_adapters.errors import MediaError
+from modality_adapters.grid import GridGeometry
 
 
 def _find_adapters() -> dict[str, type]:

@@ -6,6 +6,7 @@ Every media modality is a grid of shape (T, Y, X, C) with values in [-1, 1]. A p
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 
@@ -56,7 +57,7 @@ class GridGeometry:
         if grids.shape[-4:] != self.shape:
             raise ValueError(f"grids of shape {grids.shape} do not end in {self.shape}")
         (t, y, x), (pt, py, px), channels = self.counts, self.patch, self.shape[3]
-        blocks = grids.reshape(-1, t, pt, y, py, x, px, channels)
+        blocks = widen(grids).reshape(-1, t, pt, y, py, x, px, channels)
         blocks = blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).astype(np.float32, order="C")
         return blocks.reshape(*grids.shape[:-4], self.tokens, self.patch_size)
 
@@ -71,6 +72,16 @@ class GridGeometry:
         blocks = patches.reshape(-1, t, y, x, pt, py, px, channels)
         blocks = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).astype(np.float32, order="C")
         return blocks.reshape(*patches.shape[:-2], *self.shape)
+
+
+def widen(grid: np.ndarray) -> np.ndarray:
+    """float16 as float32, exactly, an order of magnitude faster than NumPy; others as they are."""
+    if grid.dtype != np.float16:
+        return grid
+    if not grid.size:  # which OpenCV does not take
+        return np.empty(grid.shape, np.float32)
+    halves = np.ascontiguousarray(grid).view(np.int16)  # as OpenCV keeps them
+    return cv2.convertFp16(halves.reshape(1, -1)).reshape(grid.shape)
 
 
 def _is_positive_integer(value) -> bool:

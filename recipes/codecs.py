@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 
 from ascend.device import choose_device
+from modality_adapters.grid import widen
 from taichu.codec import CodecObjective
 from taichu.config import load_size
 from taichu.prepared import prepare, spread
@@ -49,7 +50,7 @@ def main(config: Config) -> Path:
 
         def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
             random = np.random.default_rng((config.seed, k))
-            chosen = grids[np.sort(random.choice(len(grids), samples))].astype(np.float32)
+            chosen = widen(grids[np.sort(random.choice(len(grids), samples))])
             changed = np.stack([adapter.augment(grid, random) for grid in chosen])
             return Grids(geometry.patchify(changed))
 

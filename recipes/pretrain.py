@@ -83,7 +83,7 @@ def main(config: Config) -> Path:
         rows = []
         for k in range(config.validation_batches):
             arrays = test_batches(k).arrays()
-            rows.append(evaluate(*(ms.Tensor(a) for a in arrays))[1].asnumpy())
+            rows.append(evaluate(*map(ms.Tensor.from_numpy, arrays))[1].asnumpy())
         # a batch holds one group: of each part, the mean over the batches that have it, if any
         means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
         return {n: round(float(v), 5) for n, v in zip(part_names, means) if v}

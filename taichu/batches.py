@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 
+from modality_adapters.grid import widen
 from taichu.config import nearest
 from taichu.errors import ConfigError
 from taichu.layout import GROUPED, JOINT, NOT_DECODED, Segment, Span
@@ -174,7 +175,7 @@ class Batches:
         adapter = self.adapters[modality]
         grid = self.data.grids[modality][self.data.rows[modality][sample]]
         if self.mixture.augment:
-            grid = adapter.augment(grid.astype(np.float32), random, self.mixture.augment)
+            grid = adapter.augment(widen(grid), random, self.mixture.augment)
         patches = adapter.geometry.patchify(grid)
         return Span(modality, patches=patches, coordinates=self.coordinates[modality])
 

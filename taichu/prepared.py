@@ -1,6 +1,6 @@
 """Prepared data: every grid of a manifest read once through its adapter and kept as plain arrays.
 
-Epochs after the first decode no media: the grids are memory-mapped ``.npy`` files in a cache
+Epochs after the first decode no media: the grids are memory-mapped safetensors files in a cache
 folder, valid as long as the manifest, the media files and the adapters' settings stay the same.
 """
 
@@ -19,11 +19,14 @@ from tqdm import tqdm
 
 from modality_adapters import create_adapter
 from modality_adapters.errors import MediaError
+from modality_adapters.grid import widen
 from taichu.errors import ManifestError
 from taichu.manifest import Sample, read_manifest
+from taichu.mapped_tensor import create_mapped, open_mapped
 from taichu.vocabulary import TEXT
 
 CHUNK = 64  # files a worker reads at a time
+GRIDS = "grids"  # the tensor in each modality's file
 
 
 @dataclass
@@ -74,7 +77,7 @@ def spread(grids: np.ndarray, most: int = 512) -> np.ndarray:
     """At most so many of the grids (n, T, Y, X, C), evenly spaced, as float32: enough for their
     mean and deviation."""
     step = max(1, -(-len(grids) // most))
-    return grids[::step].astype(np.float32)
+    return widen(grids[::step])
 
 
 def prepare(
@@ -111,7 +114,7 @@ def prepare(
         raise ManifestError(f"{manifest}: no usable row with split {split!r}{reason}")
     grids, rows = {}, {}
     for name in adapters:
-        grids[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        grids[name] = open_mapped(folder / f"{name}.safetensors", GRIDS)
         row_of = {path: row for row, path in enumerate(_files(samples, name))}
         rows[name] = np.array([row_of.get(samples[i].media.get(name), -1) for i in used])
     return PreparedData([samples[i] for i in used], grids, rows, skipped)
@@ -148,7 +151,7 @@ def _read_all(samples: list[Sample], adapters, folder: Path, workers: int):
     for name, adapter in adapters.items():
         paths = _files(samples, name)
         shape = (len(paths), *adapter.geometry.shape)
-        np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.float16, shape).flush()
+        create_mapped(partial / f"{name}.safetensors", GRIDS, shape)
         for start in range(0, len(paths), CHUNK):
             jobs.append((name, adapter.settings(), paths[start : start + CHUNK], start, partial))
     bar = tqdm(total=sum(len(job[2]) for job in jobs), desc="reading media", unit="file")
@@ -165,7 +168,7 @@ def _read_chunk(job) -> tuple[dict[str, str], int]:
     name, settings, paths, start, folder = job
     adapter = create_adapter(name, settings)
     # a chunk's own rows only: two processes never write the same bytes
-    grids = np.lib.format.open_memmap(folder / f"{name}.npy", "r+")
+    grids = open_mapped(folder / f"{name}.safetensors", GRIDS, writable=True)
     failures = {}
     for i, path in enumerate(paths, start=start):
         try:

@@ -159,7 +159,7 @@ class Trainer:
     def _train_on(self, batch):
         # assign writes in place; set_data would leave the compiled graph with the old value
         ops.assign(self.optimizer.learning_rate, ms.Tensor(self.rate(), ms.float32))
-        return self.training_step(*(ms.Tensor(a) for a in batch.arrays()))
+        return self.training_step(*map(ms.Tensor.from_numpy, batch.arrays()))
 
     def _require_finite(self, outputs):
         loss, _, norm = outputs  # gradients that are not finite spoil the parameters too

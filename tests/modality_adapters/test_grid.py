@@ -3,6 +3,7 @@ import pytest
 
 from modality_adapters import GridGeometry
 from modality_adapters.errors import MediaError
+from modality_adapters.grid import widen
 
 GEOMETRIES = [
     GridGeometry((1, 32, 32, 3), (1, 8, 8)),
@@ -60,3 +61,13 @@ def test_arrays_of_another_shape_are_refused():
 def test_media_error_is_one_line():
     error = MediaError("a.png", "is\n  bad")
     assert (error.path, error.reason, str(error)) == ("a.png", "is bad", "a.png: is bad")
+
+
+def test_widen_gives_every_half_exactly():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    for grid in (halves, halves[::3, ::-2], halves[:0]):
+        wide = widen(grid)
+        assert wide.dtype == np.float32
+        np.testing.assert_array_equal(wide, grid.astype(np.float32))
+    same = np.ones((2, 3), np.float32)
+    assert widen(same) is same
