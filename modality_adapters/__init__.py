@@ -12,8 +12,8 @@ import pkgutil
 from dataclasses import fields
 
 # The C libraries behind OpenCV print about damaged files, which MediaError reports. They look at
-# these variables when OpenCV is loaded, so they are set before any module of ours is. Both are defaults
-# only: who sets them sees the libraries' words again.
+# these variables when OpenCV is loaded, so they are set before any module of ours is. Both are
+# defaults only: who sets them sees the libraries' words again.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
