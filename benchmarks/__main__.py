@@ -3,7 +3,7 @@
     python benchmarks --json all.json
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
-is the smaller. Needs `pip install "taichu[benchmark,demo]"`.
+is the smaller. Takes half an hour on two cores. Needs `pip install "taichu[benchmark,demo]"`.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import THREADS, machine, options, write_ratios
+from harness import THREADS, machine, options
 
 PARTS = ("train_step", "first_step", "adapters", "packing")
 
@@ -20,20 +20,21 @@ PARTS = ("train_step", "first_step", "adapters", "packing")
 def main():
     chosen = options(__doc__, runs=None).parse_args()
     turns = ["--runs", str(chosen.runs)] if chosen.runs else []
-    ratios = {}
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS:
             print(f"== {part}", flush=True)
             path = Path(folder) / f"{part}.json"
             program = Path(__file__).with_name(f"{part}.py")
             subprocess.run([sys.executable, program, "--json", path, *turns], check=True)
-            prefix = "train_step." if part == "train_step" else ""
-            found = json.loads(path.read_text(encoding="utf-8"))
-            ratios |= {prefix + key: ratio for key, ratio in found.items()}
-    print(f"\n{machine()}; {THREADS} threads; ours over the peer's")
-    for key, ratio in ratios.items():
-        print(f"{key:<28} {ratio:6.2f}")
-    write_ratios(chosen.json, ratios)
+            found[part] = json.loads(path.read_text(encoding="utf-8"))
+    print(f"\n{machine()}; {THREADS} threads; ours over the peer's\n")
+    print("| | ours / peer's | runs |\n|---|---:|---:|")
+    for part in found.values():
+        for key, ratio in part["ratios"].items():
+            print(f"| {key} | {ratio:.2f} | {part['runs']} |")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main():
             speeds = [f"{way} {FILES / seconds:7.0f}" for way, seconds in median.items()]
             print(f"{name:>8} {', '.join(speeds)} files a second", flush=True)
             print(f"{name:>8} ours / {PEERS[name].__name__}: {ratios[f'adapters.{name}']:.2f}")
-    write_ratios(chosen.json, ratios)
+    write_ratios(chosen.json, ratios, chosen.runs)
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:

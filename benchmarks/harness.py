@@ -37,10 +37,11 @@ def interleaved(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, f
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def write_ratios(path: Path | None, ratios: dict[str, float]) -> None:
-    """Write {key: our figure over the peer's} where a file is named."""
+def write_ratios(path: Path | None, ratios: dict[str, float], runs: int) -> None:
+    """Write {key: our figure over the peer's}, and how many runs a way, where a file is named."""
     if path:
-        path.write_text(json.dumps(ratios, indent=2) + "\n", encoding="utf-8")
+        content = {"machine": machine(), "threads": THREADS, "runs": runs, "ratios": ratios}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> str:

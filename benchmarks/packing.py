@@ -35,7 +35,7 @@ def main():
         print(f"{way:>8} {tokens / seconds / 1e3:8.0f} thousand tokens a second")
     ratios = {"packing": round(median["ours"] / median["collator"], 3)}
     print(f"ours / collator: {ratios['packing']:.2f}")
-    write_ratios(chosen.json, ratios)
+    write_ratios(chosen.json, ratios, chosen.runs)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def main():
             spread = f"{min(seconds[way]) * 1e3:.1f} to {max(seconds[way]) * 1e3:.1f}"
             print(f"{size:>5} {way:<9} median {median[way] * 1e3:8.1f} ms a step ({spread})")
         for way in WAYS[1:]:
-            ratios[f"{size}.{way}"] = round(median["ours"] / median[way], 3)
-            print(f"{size:>5} ours / {way}: {ratios[f'{size}.{way}']:.2f}", flush=True)
-    write_ratios(chosen.json, ratios)
+            ratios[f"train_step.{size}.{way}"] = round(median["ours"] / median[way], 3)
+            print(f"{size:>5} ours / {way}: {median['ours'] / median[way]:.2f}", flush=True)
+    write_ratios(chosen.json, ratios, chosen.runs * chosen.steps)
 
 
 def measure(size: str, runs: int, steps: int) -> dict[str, list[float]]:

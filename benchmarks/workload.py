@@ -17,8 +17,10 @@ WAYS = ("ours", "eager", "compiled")
 Step = Callable[[list[np.ndarray]], tuple[float, float]]  # arrays -> loss, gradients' norm
 
 
-def ours(size: str) -> tuple[dict[str, np.ndarray], Step]:
-    """The weights by name, and the step."""
+def ours(
+    size: str, recompute: bool = False, graphs: Path | None = None
+) -> tuple[dict[str, np.ndarray], Step]:
+    """The weights by name, and the step; its compiled graph is kept in ``graphs``."""
     from ascend.device import choose_device
 
     choose_device("CPU")
@@ -33,7 +35,8 @@ def ours(size: str) -> tuple[dict[str, np.ndarray], Step]:
     config, vocabulary, grids = network_of(size)
     objective = Objective(Backbone(config, vocabulary.size, grids), vocabulary)
     named = {p.name.removeprefix("backbone."): p for p in objective.get_parameters()}
-    step = TrainingStep(objective, AdamW(objective.trainable_params(), RATE))
+    optimizer = AdamW(objective.trainable_params(), RATE)
+    step = TrainingStep(objective, optimizer, recompute=recompute, graphs=graphs)
 
     def run(arrays):
         loss, _, norm = step(*map(mindspore.Tensor.from_numpy, arrays))

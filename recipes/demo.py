@@ -41,6 +41,7 @@ class Config:
     train: TrainConfig
     evaluation: EvaluationConfig
     floors: str = "demo"
+    earlier: str | None = None
     device: str = "auto"
     seed: int = 0
 
@@ -55,7 +56,7 @@ def main(config: Config) -> Path:
     out, clock = Path(config.out), Clock(Path(config.out) / "seconds.json")
     report, figures, folder = out / "report.html", out / "metrics.json", out / "model"
     said = f"report:  {report}\nmetrics: {figures}\nmodel:   {folder}"
-    settings = asdict(config)
+    settings, earlier = asdict(config), read_earlier(config.earlier)
     if is_done(out, settings):
         print(f"done before, with these settings; delete {out} to start over", said, sep="\n")
         return out
@@ -90,10 +91,31 @@ def main(config: Config) -> Path:
     with clock("report"):
         data = prepare(manifest, "test", model.config.modalities, out / "cache")
         how = FLOORS[config.floors], config.evaluation.media, config.evaluation.captions
-        write_report(report, metrics, model, data, logs, *how, config.seed)
+        write_report(report, metrics, model, data, logs, *how, config.seed, earlier)
     write_json(figures, metrics)  # last: it says that all is done
     print(said)
     return out
+
+
+def read_earlier(name: str | None) -> dict | None:
+    """The metrics of an earlier run, from a file named from here or standing beside this one.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no metrics.
+    """
+    if name is None:
+        return None
+    places = Path(name), Path(__file__).with_name(name)
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ConfigError(f"earlier: {name}: no such file")
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        raise ConfigError(f"earlier: {path}: must be the metrics.json of a run")
+    return metrics
 
 
 def is_done(out: Path, settings: dict) -> bool:

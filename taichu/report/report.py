@@ -15,6 +15,7 @@ from taichu.report.floors import Floors
 from taichu.report.gallery import generated_captions, generated_media, reconstructions
 from taichu.report.pictures import Shown, show_grid
 from taichu.report.tables import (
+    MISSING,
     duration,
     flatten,
     is_number,
@@ -40,6 +41,7 @@ def write_report(
     media: Sampling,
     captions: Sampling,
     seed: int = 0,
+    earlier: dict | None = None,
 ) -> Path:
     """Write one HTML file that holds all it shows and needs no network.
 
@@ -53,6 +55,7 @@ def write_report(
         media: how media are made from captions; each modality has a seed of its own.
         captions: how captions are made from media.
         seed: of the choice of what is shown.
+        earlier: metrics of another run, shown beside; what it was stands in its "about".
 
     Returns:
         The path.
@@ -71,9 +74,10 @@ def write_report(
     page = {
         "version": taichu.__version__,
         "written": datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "summary": summary(metrics, data, logs),
+        "summary": summary(metrics, data, logs, earlier or {}),
         "below": missed(metrics, floors),
-        "tables": tables(metrics, floors),
+        "tables": tables(metrics, floors, earlier),
+        "earlier": earlier and earlier.get("about", "an earlier run"),
         "figures": {name: number(value) for name, value in flatten(metrics).items()},
         "curves": {pretty(title): curves(log) for title, log in logs.items()},
         "untrained": [key for key in metrics.get("retrieval") or () if "text" not in key],
@@ -109,8 +113,15 @@ def write_report(
     return path
 
 
-def summary(metrics: dict, data: PreparedData, logs: dict[str, Path]) -> list[tuple[str, str]]:
+def summary(
+    metrics: dict, data: PreparedData, logs: dict[str, Path], earlier: dict
+) -> list[tuple[str, str]]:
     """What stands at the top, as (name, value): size, time, trainings, speed, memory, data."""
+
+    def with_earlier(key: str) -> str:
+        value, was = (number(_total(held.get(key))) for held in (metrics, earlier))
+        return value if was == MISSING else f"{value} (before {was})"
+
     seconds = flatten(metrics.get("seconds"))
     known = {stage: s for stage, s in seconds.items() if is_number(s)}
     total = known.get("total", sum(known.values())) if known else None
@@ -118,10 +129,10 @@ def summary(metrics: dict, data: PreparedData, logs: dict[str, Path]) -> list[tu
         f"{pretty(name)} {duration(s)}" for name, s in known.items() if name not in ("", "total")
     ]
     facts = [
-        ("parameters", number(_total(metrics.get("parameters")))),
+        ("parameters", with_earlier("parameters")),
         ("time in all", duration(total) + (f": {', '.join(stages)}" if stages else "")),
-        ("tokens a second", number(metrics.get("tokens_per_second"))),
-        ("peak memory, MB", number(metrics.get("peak_memory_mb"))),
+        ("tokens a second", with_earlier("tokens_per_second")),
+        ("peak memory, MB", with_earlier("peak_memory_mb")),
     ]
     files = {
         name: len({sample.media[name] for sample in data.samples if name in sample.media})

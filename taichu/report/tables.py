@@ -39,15 +39,18 @@ SECTIONS = {
 FIRST = ("accuracy", "R@1", "R@5", "exact", "digit", "agreement", "valid")
 LAST = ("ceiling", "real", "baseline", "chance", "n")
 MARKS = ("chance", "baseline", "ceiling")
+GIVEN = ("real", "baseline", "chance", "chance_exact", "n")  # by the data, whatever was trained
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as text; where it has a floor, that floor and whether it is reached."""
+    """A figure as text; where it has a floor, that floor and whether it is reached; where an
+    earlier run has it too, what it was there."""
 
     text: str
     floor: str = ""
     reached: bool | None = None
+    earlier: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,13 @@ class Table:
     rows: list[Row]
 
 
-def tables(metrics: dict, floors: Floors) -> list[Table]:
-    """A table for each section; one that the metrics lack has no rows."""
-    return [_table(metrics.get(name), name, floors) for name in SECTIONS]
+def tables(metrics: dict, floors: Floors, earlier: dict | None = None) -> list[Table]:
+    """A table for each section; one that the metrics lack has no rows.
+
+    ``earlier`` are the metrics of another run, which stand beside.
+    """
+    earlier = earlier or {}
+    return [_table(metrics.get(n), earlier.get(n), n, floors) for n in SECTIONS]
 
 
 def missed(metrics: dict, floors: Floors) -> tuple[list[str], int]:
@@ -164,14 +171,16 @@ def _entries(section) -> dict[str, dict]:
     return rows
 
 
-def _table(section, name: str, floors: Floors) -> Table:
+def _table(section, earlier, name: str, floors: Floors) -> Table:
     title, main, note = SECTIONS[name]
     entries = {row: flatten(entry) for row, entry in _entries(section).items()}
+    before = {row: flatten(entry) for row, entry in _entries(earlier).items()}
     columns = list(dict.fromkeys(key for entry in entries.values() for key in entry))
     columns.sort(key=_rank)
     rows = []
     for row, entry in entries.items():
-        cells = [_cell(entry.get(key), floors.of(name, row, key)) for key in columns]
+        old = {key: was for key, was in before.get(row, {}).items() if key not in GIVEN}
+        cells = [_cell(entry.get(k), floors.of(name, row, k), old.get(k)) for k in columns]
         marks = {key: entry.get(key) for key in MARKS} | {"floor": floors.of(name, row, main)}
         rows.append(Row(pretty(row), _bar(entry.get(main), marks), cells))
     return Table(name, title, note, [pretty(key) for key in columns], rows)
@@ -183,10 +192,11 @@ def _rank(key: str) -> int:
     return 100 + (LAST.index(key) if key in LAST else -1)
 
 
-def _cell(value, floor: float | None) -> Cell:
+def _cell(value, floor: float | None, was) -> Cell:
+    earlier = number(float(was)) if is_number(was) else ""
     if floor is None or not is_number(value):
-        return Cell(number(value), "" if floor is None else number(floor))
-    return Cell(number(float(value)), number(floor), value >= floor)
+        return Cell(number(value), "" if floor is None else number(floor), None, earlier)
+    return Cell(number(float(value)), number(floor), value >= floor, earlier)
 
 
 def _bar(value, marks: dict) -> Bar | None:

@@ -45,3 +45,17 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_not(config, tmp_
 def test_floors_are_known_by_name(config):
     with pytest.raises(ConfigError, match="floors: must be demo or full, not 'half'"):
         replace(config, floors="half")
+
+
+def test_an_earlier_run_is_named_from_here_or_beside_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert demo.read_earlier(None) is None
+    assert demo.read_earlier("demo_earlier.json")["zero_shot"]["image"]["accuracy"] > 0.1
+    (tmp_path / "metrics.json").write_text('{"zero_shot": {}}')
+    assert demo.read_earlier("metrics.json") == {"zero_shot": {}}
+    with pytest.raises(ConfigError, match="earlier: lost.json: no such file"):
+        demo.read_earlier("lost.json")
+    for damaged in ("[1]", "{"):
+        (tmp_path / "metrics.json").write_text(damaged)
+        with pytest.raises(ConfigError, match="metrics.json: must be the metrics.json of a run"):
+            demo.read_earlier("metrics.json")

@@ -202,6 +202,24 @@ def test_floors_of_the_right_figures():
     assert retrieval.rows[2].bar is None and retrieval.rows[2].cells[0].text == MISSING
 
 
+def test_an_earlier_run_stands_beside():
+    earlier = {
+        "about": "last week's",
+        "zero_shot": {"image": {"accuracy": 0.5, "baseline": 0.873}, "video": {"accuracy": 0.7}},
+        "generation": {"shape3d": {"agreement": 0.25}},
+    }
+    zero_shot, *_, generation, _ = tables(METRICS, DEMO, earlier)
+    cells = {row.name: dict(zip(zero_shot.columns, row.cells)) for row in zero_shot.rows}
+    assert set(cells) == {"image", "audio"}  # what is no more is not shown
+    image = cells["image"]["accuracy"]
+    assert (image.text, image.earlier, image.reached) == ("0.912", "0.500", True)
+    assert cells["image"]["baseline"].earlier == "" and cells["image"]["en"].earlier == ""
+    assert cells["audio"]["accuracy"].earlier == ""
+    shapes = dict(zip(generation.columns, generation.rows[0].cells))
+    assert shapes["agreement"].earlier == "0.250" and shapes["ceiling"].earlier == ""
+    assert all(not c.earlier for t in tables(METRICS, DEMO) for row in t.rows for c in row.cells)
+
+
 def test_figures_of_a_part_are_a_row_of_their_own():
     part = {"agreement": 0.3, "n": 60}
     entry = {"agreement": 0.6, "n": 120, "whole_caption": part}
