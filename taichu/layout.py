@@ -15,6 +15,7 @@ The three combine: the observed spans of a decoding segment may also be pooled.
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -61,6 +62,10 @@ class Segment:
     embedding: int = 0
 
     def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
         length = max(1, sum(len(span) + 2 for span in self.observed))
         for span in self.decoded:
             length += len(span) + 2
@@ -88,66 +93,108 @@ class Tokens:
 def lay_out(segment: Segment, vocabulary: Vocabulary) -> Tokens:
     """Write a segment's tokens. Text takes coordinates (i, i, i); media stand at i + (t, y, x), and
     what follows starts past their largest coordinate (M-RoPE, Qwen2-VL 2409.12191, section 2.1).
+
+    All but ``ids`` and ``target`` is shared by segments of the same form, and not to be changed.
     """
-    n = len(segment)
-    tokens = Tokens(
-        ids=np.empty(n, np.int32),
-        patch=np.full(n, -1, np.int32),
-        modality=np.zeros(n, np.int32),
-        coords=np.empty((n, 3), np.int32),
-        span=np.zeros(n, np.int32),
-        pool=np.zeros(n, np.int32),
-        target=np.full(n, -1, np.int32),
-        range=np.zeros(n, np.int32),
+    kinds = tuple(map(_kind, segment.observed)), tuple(map(_kind, segment.decoded))
+    form = _form(*kinds, segment.decoding, segment.embedding, vocabulary)
+    ids = form.ids.copy()
+    for content, span in zip(form.contents, segment.observed + segment.decoded):
+        if span.patches is None:
+            ids[content] = span.ids
+    target = np.full(len(ids), -1, np.int32)
+    target[form.predicting] = ids[form.predicting + 1]
+    return Tokens(ids, target=target, **form.shared)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What segments share whose spans are of the same kinds and lengths.
+
+    ``ids`` has control tokens and patch ids in place, ``contents`` says where each span's content
+    stands, ``predicting`` which tokens have the next one as their target.
+    """
+
+    ids: np.ndarray
+    contents: list[slice]
+    predicting: np.ndarray
+    shared: dict[str, np.ndarray]
+
+
+def _kind(span: Span) -> tuple:
+    """(modality, length, whether it is of patches, coordinates as bytes): what a form hangs on."""
+    where = span.coordinates
+    return (
+        span.modality,
+        len(span),
+        span.patches is not None,
+        None if where is None else np.ascontiguousarray(where, np.int32).tobytes(),
     )
+
+
+@lru_cache(4096)
+def _form(
+    observed: tuple, decoded: tuple, decoding: int, embedding: int, vocabulary: Vocabulary
+) -> _Form:
+    content = sum(n + 2 for _, n, _, _ in (*observed, *decoded))
+    n = content + (not observed) + (decoding == JOINT)
+    ids = np.empty(n, np.int32)
+    shared = {
+        "patch": np.full(n, -1, np.int32),
+        "modality": np.zeros(n, np.int32),
+        "coords": np.empty((n, 3), np.int32),
+        "span": np.zeros(n, np.int32),
+        "pool": np.zeros(n, np.int32),
+        "range": np.zeros(n, np.int32),
+    }
+    contents, predicting = [], np.zeros(n, bool)
     place = coordinate = 0
-    if not segment.observed:
-        tokens.ids[0], tokens.coords[0] = vocabulary.null, 0
+    if not observed:
+        ids[0], shared["coords"][0] = vocabulary.null, 0
         place = coordinate = 1
-    for number, span in enumerate(segment.observed, start=1):
-        start = place
-        place, coordinate = _write(tokens, span, place, coordinate, vocabulary)
-        # control tokens say the same of all samples; an empty text has nothing else
-        inner = slice(start + 1, place - 1) if len(span) else slice(start, place)
-        tokens.pool[inner] = segment.embedding
-        if span.patches is not None:
-            tokens.span[start + 1 : place - 1] = number
-    for span in segment.decoded:
+    for number, kind in enumerate((*observed, *decoded), start=1):
+        modality, length, of_patches, where = kind
         start, first = place, place + 1
-        place, coordinate = _write(tokens, span, place, coordinate, vocabulary)
-        is_text = span.modality == TEXT
+        inner = slice(first, first + length)
+        place, coordinate = _write(ids, shared, kind, place, coordinate, vocabulary)
+        contents.append(inner)
+        if number <= len(observed):
+            # control tokens say the same of all samples; an empty text has nothing else
+            shared["pool"][inner if length else slice(start, place)] = embedding
+            if of_patches:
+                shared["span"][inner] = number
+            continue
         # the token before each content token predicts it; text must also learn where to end
-        last = place - 1 if is_text or segment.decoding == JOINT else place - 2
-        tokens.target[first - 1 : last] = tokens.ids[first : last + 1]
-        if segment.decoding == GROUPED:
-            index = 0 if is_text else 1 + vocabulary.media.index(span.modality)
-            tokens.range[first - 1 : last] = 1 + index
+        last = place - 1 if modality == TEXT or decoding == JOINT else place - 2
+        predicting[first - 1 : last] = True
+        if decoding == GROUPED:
+            index = 0 if modality == TEXT else 1 + vocabulary.media.index(modality)
+            shared["range"][first - 1 : last] = 1 + index
         else:
-            tokens.target[start - 1] = tokens.ids[start]
-    if segment.decoding == JOINT:
-        tokens.ids[place], tokens.coords[place] = vocabulary.end, coordinate
-        tokens.target[place - 1] = vocabulary.end
-    return tokens
+            predicting[start - 1] = True
+    if decoding == JOINT:
+        ids[place], shared["coords"][place] = vocabulary.end, coordinate
+        predicting[place - 1] = True
+    for array in shared.values():
+        array.setflags(write=False)
+    return _Form(ids, contents, np.flatnonzero(predicting), shared)
 
 
-def _write(tokens: Tokens, span: Span, place: int, coordinate: int, vocabulary: Vocabulary):
-    """Write one span with its control tokens; returns the next place and coordinate."""
-    n = len(span)
-    tokens.ids[place] = vocabulary.open(span.modality)
-    tokens.coords[place] = coordinate
+def _write(ids, shared, kind: tuple, place: int, coordinate: int, vocabulary: Vocabulary):
+    """Write one span's form with its control tokens; returns the next place and coordinate."""
+    modality, n, of_patches, where = kind
+    coords = shared["coords"]
+    ids[place], coords[place] = vocabulary.open(modality), coordinate
     content = slice(place + 1, place + 1 + n)
-    if span.coordinates is None:
-        tokens.coords[content] = coordinate + 1 + np.arange(n)[:, None]
+    if where is None:
+        coords[content] = coordinate + 1 + np.arange(n)[:, None]
     else:
-        tokens.coords[content] = coordinate + 1 + span.coordinates
-    if span.patches is None:
-        tokens.ids[content] = span.ids
-    else:
-        tokens.ids[content] = vocabulary.patch(span.modality)
-        tokens.patch[content] = np.arange(n)
-        tokens.modality[content] = vocabulary.media.index(span.modality)
+        coords[content] = coordinate + 1 + np.frombuffer(where, np.int32).reshape(n, 3)
+    if of_patches:
+        ids[content] = vocabulary.patch(modality)
+        shared["patch"][content] = np.arange(n)
+        shared["modality"][content] = vocabulary.media.index(modality)
     end = place + 1 + n
-    coordinate = tokens.coords[place:end].max() + 1
-    tokens.ids[end] = vocabulary.close(span.modality)
-    tokens.coords[end] = coordinate
+    coordinate = coords[place:end].max() + 1
+    ids[end], coords[end] = vocabulary.close(modality), coordinate
     return end + 1, coordinate + 1
