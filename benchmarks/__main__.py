@@ -3,7 +3,7 @@
     python benchmarks --json all.json
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
-is the smaller. Takes a quarter of an hour on two cores. Needs `pip install "taichu[benchmark,demo]"`.
+is the smaller. A quarter of an hour on two cores. Needs `pip install "taichu[benchmark,demo]"`.
 """
 
 import json

@@ -121,8 +121,8 @@ def prepare(
 
 
 def _fingerprint(manifest, samples: list[Sample], adapters) -> str:
-    """Changes whenever the prepared grids would."""
-    state = hashlib.sha256(Path(manifest).read_bytes())
+    """Changes whenever the prepared grids would, or the form they are kept in."""
+    state = hashlib.sha256(b"safetensors" + Path(manifest).read_bytes())
     state.update(
         json.dumps({n: a.settings() for n, a in adapters.items()}, sort_keys=True).encode()
     )
