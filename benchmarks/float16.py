@@ -2,7 +2,8 @@
 
     python benchmarks/float16.py
 
-By the profiler's times of the kernels alone: waiting and casting are in neither. Needs nothing but
+By the profiler's times of the kernels alone, without casts. Both types are slower here than in a
+step, alike: MindSpore waits for each product in a loop that takes part of a core. Needs nothing but
 taichu.
 """
 
