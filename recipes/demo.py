@@ -86,7 +86,9 @@ def main(config: Config) -> Path:
         "tokens_per_second": tokens_per_second(logs["backbone"], config.mixture),
         "peak_memory_mb": peak_memory_mb(),
         "settings": settings,
-        "parameters": count_parameters(load_size(config.model), model.vocabulary.size, model.grids),
+        "parameters": count_parameters(
+            load_size(config.model), model.vocabulary.size, list(model.grids.values())
+        ),
     }
     with clock("report"):
         data = prepare(manifest, "test", model.config.modalities, out / "cache")

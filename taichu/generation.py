@@ -158,7 +158,7 @@ def _reader(model, segments: list[Segment], rows: int, n: int):
     """A function of (ids (R,), coords (R, 3), how many were made before) -> next logits (R, V)."""
     longest = max(len(segment) for segment in segments)
     length = -(-longest // LENGTHS) * LENGTHS
-    batch = pack_rows(segments, length, model.vocabulary, model.patch_sizes)
+    batch = pack_rows(segments, length, model.vocabulary, model.grids)
     planes = [batch.ids, batch.source, batch.coords, batch.segment, batch.span]
     planes = [ms.Tensor(plane) for plane in planes]
     continuation = model.continuation

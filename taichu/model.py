@@ -16,7 +16,7 @@ from taichu.config import ModelConfig
 
 
 class Linear(nn.Cell):
-    """y = x W^T (+ b), x (N, I), W (O, I).
+    """y = x W^T (+ b), x (N, I), W (O, I); y is of the compute type.
 
     Weights start with variance ``gain``^2 / I, so that a normalised input keeps its size.
     """
@@ -25,12 +25,12 @@ class Linear(nn.Cell):
         super().__init__()
         self.weight = _normal((outputs, inputs), gain * inputs**-0.5)
         self.bias = ms.Parameter(np.zeros(outputs, np.float32)) if bias else None
-        self.matmul = ops.MatMul(transpose_b=True)
+        self.matmul = operators.Matmul()
 
     def construct(self, x_NI):
         y_NO = self.matmul(x_NI, self.weight)
         if self.bias is not None:
-            y_NO = y_NO + self.bias
+            y_NO = y_NO + self.bias.astype(y_NO.dtype)
         return y_NO
 
 
@@ -155,18 +155,18 @@ class PatchEmbedder(nn.Cell):
     def __init__(self, patch_size: int, tokens: int, width: int):
         super().__init__()
         self.linear = Linear(patch_size, width, bias=True)
-        place = initializer(Normal(1.0), (tokens, width), ms.float32).init_data()
-        self.place = ms.Parameter(place - place.mean(0, keep_dims=True))
+        place = initializer(Normal(1.0), (tokens, width), ms.float32).init_data().asnumpy()
+        self.place = ms.Parameter(place - place.mean(0, keepdims=True))
 
     def construct(self, patches_NP):
-        return self.linear(patches_NP) + by_place(self.place, patches_NP)
+        return add_by_place(self.linear(patches_NP), self.place)
 
     def of_scaled(self, patches_NP, scale):
         """What `construct` gives for scale(patches), in one pass over the patches: the scale goes
         into the map's weight, and the mean, as it is one for each place, into the places."""
         weight_DP = self.linear.weight / scale.deviation
         offset_TD = self.place + self.linear.bias - self.linear.matmul(scale.mean, weight_DP)
-        return self.linear.matmul(patches_NP, weight_DP) + by_place(offset_TD, patches_NP)
+        return add_by_place(self.linear.matmul(patches_NP, weight_DP), offset_TD)
 
 
 class PatchScale(nn.Cell):
@@ -193,16 +193,17 @@ class PatchScale(nn.Cell):
         ops.assign(self.deviation, ms.Tensor([max(values_STP.std(), 1e-6)], ms.float32))
 
     def construct(self, patches_NP):
-        return (patches_NP - by_place(self.mean, patches_NP)) / self.deviation
+        return add_by_place(patches_NP, -self.mean) / self.deviation
 
     def undo(self, patches_NP):
-        return patches_NP * self.deviation + by_place(self.mean, patches_NP)
+        return add_by_place(patches_NP * self.deviation, self.mean)
 
 
-def by_place(table_TX, patches_NP):
-    """The row (N, X) that a table of a grid's T places holds for each patch's place."""
-    places_N = ops.arange(patches_NP.shape[0]).astype(ms.int32) % table_TX.shape[0]
-    return ops.gather(table_TX, places_N, 0)
+def add_by_place(x_NX, table_TX):
+    """x (N, X), grid after grid, plus the row of a table of a grid's T places for each place; of
+    the type of x."""
+    (T, X), table_TX = table_TX.shape, table_TX.astype(x_NX.dtype)
+    return (x_NX.reshape((-1, T, X)) + table_TX).reshape((-1, X))
 
 
 class IdTable(nn.Cell):
@@ -247,9 +248,10 @@ class _Spell(nn.Cell):
         super().__init__()
         self.spelling_CR = ms.Tensor(spelling_CR, ms.float32)
         codes = len(spelling_CR)
-        self.texts, self.codes, self.width = vocabulary_size - codes, codes, width
+        self.texts, self.codes = vocabulary_size - codes, codes
         self.share = 0.5**0.5
         self.transposed = ops.MatMul(transpose_a=True)
+        self.narrow = operators.narrow()
 
     def construct(self, own_VD, digits_RD):
         texts, own_CD = self.parts(own_VD)
@@ -264,8 +266,8 @@ class _Spell(nn.Cell):
         )
 
     def parts(self, table_VD):
-        texts = ops.slice(table_VD, (0, 0), (self.texts, self.width))
-        return texts, ops.slice(table_VD, (self.texts, 0), (self.codes, self.width))
+        texts = self.narrow(table_VD, 0, 0, self.texts)
+        return texts, self.narrow(table_VD, 0, self.texts, self.codes)
 
 
 def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:
@@ -311,8 +313,9 @@ class Backbone(nn.Cell):
         self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
         self.norm = AddRmsNorm(D, config.norm_epsilon)
         self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.segment_sum = SegmentSum()
+        self.matmul = operators.Matmul()
+        self.rows, self.sum_rows = operators.look_up(), operators.sum_rows()
+        self.narrow = operators.narrow()
         self.projection = Linear(D, config.embedding)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / temperature); it
         # starts at twice CLIP's 0.07, as batches of tens of pairs want; of shape (1,) since
@@ -338,18 +341,18 @@ class Backbone(nn.Cell):
         The table's own entries are smaller by sqrt(D): with AdamW it then learns that much faster
         than the blocks, which ids that are seen seldom need.
         """
-        return ops.gather(self.table(), ids_N, 0) * self.width**0.5
+        return self.rows(self.table(), ids_N) * self.width**0.5
 
     def read_tokens(self, ids_BL, source_BL, *patches_NP):
         """The vector of each token, its patch's where it has one, else its id's, as two (N, D) to
         be added: one of them is zero."""
-        rows = [ops.zeros((1, self.width), ms.float32)]
+        rows = [ops.zeros((1, self.width), self.matmul.type)]
         for scale, embedder, patches in zip(self.patch_scales, self.patch_embedders, patches_NP):
             rows.append(embedder.of_scaled(patches, scale))
         source_N = source_BL.reshape((-1,))
         is_id_N1 = (source_N == 0).astype(ms.float32).reshape((-1, 1))
-        ids_ND = self.look_up(ids_BL.reshape((-1,))) * is_id_N1
-        return ids_ND, ops.gather(ops.concat(rows, 0), source_N, 0)
+        ids_ND = (self.look_up(ids_BL.reshape((-1,))) * is_id_N1).astype(self.matmul.type)
+        return ids_ND, self.rows(ops.concat(rows, 0), source_N)
 
     def turn(self, coords_BL3):
         """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
@@ -371,25 +374,13 @@ class Backbone(nn.Cell):
             embeddings: E, how many.
         """
         pool_N = pool_BL.reshape((-1,))
-        sums_ED = self.segment_sum(hidden_ND, pool_N, embeddings + 1)[1:]
+        sums_ED = self.sum_rows(hidden_ND.astype(ms.float32), pool_N, embeddings + 1)
         ones_N1 = ops.ones((pool_N.shape[0], 1), ms.float32)
-        count_E1 = self.segment_sum(ones_N1, pool_N, embeddings + 1)[1:]
-        mean_ED = sums_ED / ops.maximum(count_E1, 1.0)
-        out_EC = self.projection(mean_ED)
-        return out_EC / ops.sqrt((out_EC * out_EC).sum(-1, keepdims=True) + 1e-12)
-
-
-class SegmentSum(nn.Cell):
-    """Sum of the rows x (N, D) of each number 0 .. S - 1: (S, D).
-
-    The gradient of MindSpore's own operator looks for negative numbers, in four passes over x.
-    """
-
-    def construct(self, x_ND, numbers_N, count: int):
-        return ops.unsorted_segment_sum(x_ND, numbers_N, count)
-
-    def bprop(self, x_ND, numbers_N, count, out, dout):
-        return ops.gather(dout, numbers_N, 0), ops.zeros_like(numbers_N), 0
+        count_E1 = self.sum_rows(ones_N1, pool_N, embeddings + 1)
+        mean_ED = sums_ED / ops.clamp(count_E1, 1.0)
+        pooled_ED = self.narrow(mean_ED, 0, 1, embeddings)  # number 0 is what is not pooled
+        out_EC = self.projection(pooled_ED).astype(ms.float32)
+        return out_EC * ops.pow(ops.sum(out_EC * out_EC, -1, True) + 1e-12, -0.5)
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

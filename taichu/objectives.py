@@ -1,13 +1,16 @@
 """The loss of a packed batch: decoding of the chosen positions and alignment of the pairs."""
 
+import math
+
 import mindspore as ms
-import numpy as np
 from mindspore import nn, ops
 
 from ascend import operators
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
 from taichu.vocabulary import Vocabulary, modality_of
+
+LARGEST_LOG_SCALE = math.log(100.0)  # of alignment's scores, CLIP's bound
 
 
 class Objective(nn.Cell):
@@ -39,7 +42,8 @@ class Objective(nn.Cell):
         self.alignment_weight = alignment_weight
         self.decoding = decoding
         self.modalities = 1 + len(vocabulary.media)
-        self.sides = ops.Split(1, 2)
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.rows, self.narrow = operators.look_up(), operators.narrow()
         self.cross_entropy = operators.cross_entropy()
         self.modality_of_V = ms.Tensor(modality_of(vocabulary))
 
@@ -71,20 +75,24 @@ class Objective(nn.Cell):
         if self.alignment_weight > 0:
             E = pair_group.shape[0]
             embeddings = self.backbone.embed(hidden_ND, pool, 2 * E)
-            left_EC, right_EC = self.sides(embeddings.reshape((E, -1)))
+            sides, C = embeddings.reshape((E, -1)), embeddings.shape[1]
+            left_EC, right_EC = self.narrow(sides, 1, 0, C), self.narrow(sides, 1, C, C)
             alignment, hit = self.contrast(left_EC, right_EC, pair_group, pair_caption)
             loss = loss + self.alignment_weight * alignment
             parts += [alignment, hit]
         else:
             parts += [ops.zeros((), ms.float32), ops.zeros((), ms.float32)]
         if self.decoding:
-            logits_MV = self.backbone.decode(ops.gather(hidden_ND, positions, 0))
+            logits_MV = self.backbone.decode(self.rows(hidden_ND, positions))
             losses_M = self.cross_entropy(logits_MV, targets, ranges)
             loss = loss + (losses_M * weights).sum()
             parts += self.by_modality(losses_M, targets, weights)
         else:
             parts += [ops.zeros((), ms.float32)] * self.modalities
-        return loss, ops.stack(parts)
+        row = ()
+        for part in parts:
+            row += (part.reshape((1,)),)
+        return loss, ops.concat(row)
 
     def contrast(self, left_EC, right_EC, group_E, caption_E):
         """Symmetric InfoNCE (CLIP 2103.00020, fig. 3; VALOR eq. 2) within each group.
@@ -93,27 +101,28 @@ class Objective(nn.Cell):
         over pairs, and the share of pairs whose left side ranks its own right side first.
         """
         E = group_E.shape[0]
-        scale = ops.exp(ops.minimum(self.backbone.log_scale, np.float32(np.log(100.0))))
-        scores_EE = ops.MatMul(transpose_b=True)(left_EC, right_EC) * scale
+        scale = ops.exp(ops.clamp(self.backbone.log_scale, None, LARGEST_LOG_SCALE))
+        scores_EE = self.matmul(left_EC, right_EC) * scale
         bias_EE = negative_bias(group_E, caption_E)
         own_E = ops.arange(E).astype(ms.int32)
-        all_E2 = ops.stack((ops.zeros_like(own_E), ops.full_like(own_E, E)), 1)
+        all_E2 = ops.broadcast_to(ops.arange(0, 2 * E, E).astype(ms.int32), (E, 2))
         forward_E = self.cross_entropy(scores_EE + bias_EE, own_E, all_E2)
         backward_E = self.cross_entropy(ops.transpose(scores_EE, (1, 0)) + bias_EE, own_E, all_E2)
         used_E = (group_E >= 0).astype(ms.float32)
-        count = ops.maximum(used_E.sum(), 1.0)
-        best_E = ops.argmax(ops.stop_gradient(scores_EE + bias_EE), 1).astype(ms.int32)
-        hit = ((best_E == own_E).astype(ms.float32) * used_E).sum() / count
+        count = ops.clamp(used_E.sum(), 1.0)
+        ranked_EE = ops.stop_gradient(scores_EE + bias_EE)
+        own_score_E = (ranked_EE * ops.eye(E, E, ms.float32)).sum(1)
+        hit = ((own_score_E >= ops.amax(ranked_EE, 1)).astype(ms.float32) * used_E).sum() / count
         return (0.5 * (forward_E + backward_E) * used_E).sum() / count, hit
 
     def by_modality(self, losses_M, targets_M, weights_M):
         """Mean loss of each modality's targets, unweighted; for the log only."""
         losses_M = ops.stop_gradient(losses_M)
-        kind_M = ops.gather(self.modality_of_V, targets_M, 0)
+        kind_M = self.rows(self.modality_of_V.reshape((-1, 1)), targets_M).reshape((-1,))
         means = []
         for index in range(self.modalities):
             used_M = ops.logical_and(kind_M == index, weights_M > 0).astype(ms.float32)
-            means.append((losses_M * used_M).sum() / ops.maximum(used_M.sum(), 1.0))
+            means.append((losses_M * used_M).sum() / ops.clamp(used_M.sum(), 1.0))
         return means
 
 
@@ -124,4 +133,4 @@ def negative_bias(group_E, caption_E):
     same_caption = caption_E.reshape((E, 1)) == caption_E.reshape((1, E))
     itself = ops.eye(E, E, ms.float32)
     negative = ops.logical_and(same_group, ops.logical_not(same_caption)).astype(ms.float32)
-    return (1.0 - ops.maximum(itself, negative)) * MASKED
+    return (1.0 - itself) * (1.0 - negative) * MASKED

@@ -16,7 +16,8 @@ class BatchShape:
         rows, length: B and L.
         targets: M, positions with a decoding target.
         pairs: embedding pairs; the batch holds twice as many embeddings.
-        patches: (modality, tokens, patch size) of each grid modality, in the model's order.
+        patches: (modality, tokens, patch size) of each grid modality, in the model's order; room
+            for whole grids.
     """
 
     rows: int
@@ -135,17 +136,24 @@ def pack(
 
 
 def pack_rows(
-    segments: list[Segment], length: int, vocabulary: Vocabulary, patch_sizes: dict[str, int]
+    segments: list[Segment],
+    length: int,
+    vocabulary: Vocabulary,
+    grids: dict[str, tuple[int, int]],
 ) -> PackedBatch:
     """One segment a row, in order: the form that generation continues.
 
-    The batch holds room for every row to observe what the widest row observes.
+    The batch holds room for every row to observe what the widest row observes, and for one grid of
+    what none observes.
+
+    Args:
+        grids: (tokens, patch size) of each grid modality.
     """
-    widest = {name: 1 for name in patch_sizes}
+    widest = dict.fromkeys(grids, 0)
     for segment in segments:
         for name, n in _count_patches(Layout((segment,), 0, 0)).items():
             widest[name] = max(widest[name], n)
-    sizes = tuple((m, widest[m] * len(segments), size) for m, size in patch_sizes.items())
+    sizes = tuple((m, widest[m] * len(segments) or T, P) for m, (T, P) in grids.items())
     shape = BatchShape(len(segments), length, 1, 1, sizes)
     batch = empty_batch(shape)
     batch.ids[:] = vocabulary.pad

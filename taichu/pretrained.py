@@ -44,21 +44,16 @@ class Taichu:
         self.vocabulary = Vocabulary(tokenizer, codes)
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
-        self.backbone = Backbone(config, self.vocabulary.size, self.grids)
+        self.backbone = Backbone(config, self.vocabulary.size, list(self.grids.values()))
         self.continuation = Continuation(self.backbone)
         self.codecs = create_codecs(config)
         self._compiled = {}
 
     @property
-    def grids(self) -> list[tuple[int, int]]:
+    def grids(self) -> dict[str, tuple[int, int]]:
         """(tokens, patch size) of each grid modality, in order."""
-        geometries = (adapter.geometry for adapter in self.adapters.values())
-        return [(geometry.tokens, geometry.patch_size) for geometry in geometries]
-
-    @property
-    def patch_sizes(self) -> dict[str, int]:
-        """Modality -> values of a patch."""
-        return {name: a.geometry.patch_size for name, a in self.adapters.items()}
+        geometries = {name: adapter.geometry for name, adapter in self.adapters.items()}
+        return {name: (g.tokens, g.patch_size) for name, g in geometries.items()}
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Taichu":

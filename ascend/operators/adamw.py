@@ -6,7 +6,11 @@ import time
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.ops import signature as sig
+from mindspore.ops.auto_generate import AdamW as AscendAdamW
+from mindspore.ops.operations._sequence_ops import TensorToScalar
 
+from ascend.operators.assign import assign
+from ascend.operators.clipping import clip_factor, global_norm
 from ascend.operators.form import LIBRARY, choose_form, kernel
 
 
@@ -14,6 +18,7 @@ class AdamW(nn.Optimizer):
     """AdamW behind a clipping of the gradients by their global norm.
 
     ``nn.AdamWeightDecay`` takes several times longer on CPU and leaves out the bias correction.
+    Gradients whose norm is not finite change nothing, and do not count as a step.
 
     Args:
         parameters: list of `Parameter`.
@@ -24,7 +29,8 @@ class AdamW(nn.Optimizer):
         clip: largest global norm of the gradients; longer ones are scaled down to it.
         form: see `ascend.operators`.
 
-    Input: gradients, in the parameters' order. Output: their global norm before clipping, (1,).
+    Inputs: gradients, in the parameters' order; the scale (1,) that they were multiplied by, if
+    any. Output: their global norm before clipping, (1,), without the scale.
     """
 
     def __init__(
@@ -41,67 +47,116 @@ class AdamW(nn.Optimizer):
         super().__init__(learning_rate, parameters)
         self.first = self.parameters.clone(prefix="first_moment", init="zeros")
         self.second = self.parameters.clone(prefix="second_moment", init="zeros")
-        decayed = tuple(float(p.ndim > 1) for p in self.parameters)
-        self.constants = ms.Tensor([beta1, beta2, epsilon, weight_decay, clip], ms.float32)
-        self.update = choose_form(PlainUpdate, CompiledUpdate, form, decayed)
+        decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
+        self.update = choose_form(
+            form,
+            (beta1, beta2, epsilon, clip),
+            decays,
+            plain=PlainUpdate,
+            compiled=CompiledUpdate,
+            ascend=AscendUpdate,
+        )
+        self.no_scale = ms.Tensor([1.0], ms.float32)
 
-    def construct(self, gradients):
+    def construct(self, gradients, scale=None):
+        scale = self.no_scale if scale is None else scale
         rate = self.get_lr().reshape((1,))
-        self.assignadd(self.global_step, self.global_step_increase_tensor)
-        step = self.global_step.astype(ms.float32).reshape((1,))
-        numbers = ops.concat((rate, self.constants, step))
-        return self.update(self.parameters, self.first, self.second, gradients, numbers)
+        state = self.parameters, self.first, self.second
+        return self.update(*state, self.global_step, gradients, rate, scale)
 
 
 class PlainUpdate(nn.Cell):
     """One update in ordinary operators.
 
-    Inputs: parameters, first and second moments, gradients (tuples alike), numbers (7,): rate,
-    beta1, beta2, epsilon, weight decay, clip, and the number of this step from 1.
+    Args:
+        numbers: beta1, beta2, epsilon, and the longest norm.
+        decays: weight decay of each parameter.
+
+    Inputs: parameters, first and second moments (tuples alike), how many steps were made (1,)
+    int32, which is written too, gradients, rate and scale (1,).
     """
 
-    def __init__(self, decayed: tuple[float, ...]):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
         super().__init__()
-        self.decayed = decayed
+        self.beta1, self.beta2, self.epsilon, self.clip = numbers
+        self.decays = decays
+        self.assign = assign()
 
-    def construct(self, parameters, first, second, gradients, numbers):
-        rate, beta1, beta2, epsilon = numbers[0], numbers[1], numbers[2], numbers[3]
-        decay, clip, step = numbers[4], numbers[5], numbers[6]
-        squares = []
-        for gradient in gradients:
-            squares.append((gradient * gradient).reshape((1, -1)).sum())
-        norm = ops.sqrt(ops.stack(squares).sum())
-        factor = ops.minimum(clip / (norm + 1e-6), 1.0)
-        first_correction = 1.0 - ops.pow(beta1, step)
-        second_correction = 1.0 - ops.pow(beta2, step)
+    def construct(self, parameters, first, second, steps, gradients, rate, scale):
+        norm = global_norm(gradients) / scale
+        # numbers without axes, so that parameters that are such numbers stay so
+        finite, rate = ops.isfinite(norm).reshape(()), rate.reshape(())
+        factor = (clip_factor(norm, self.clip) / scale).reshape(())
+        step = (steps + 1).astype(ms.float32).reshape(())
+        first_correction = 1.0 - ops.pow(self.beta1, step)
+        second_correction = 1.0 - ops.pow(self.beta2, step)
         for i in range(len(gradients)):
             gradient = gradients[i] * factor
-            m = beta1 * first[i] + (1.0 - beta1) * gradient
-            v = beta2 * second[i] + (1.0 - beta2) * gradient * gradient
-            change = m / first_correction / (ops.sqrt(v / second_correction) + epsilon)
-            keep = 1.0 - rate * decay * self.decayed[i]
-            ops.assign(first[i], m)
-            ops.assign(second[i], v)
-            ops.assign(parameters[i], parameters[i] * keep - rate * change)
-        return norm.reshape((1,))
+            m = self.beta1 * first[i] + (1.0 - self.beta1) * gradient
+            v = self.beta2 * second[i] + (1.0 - self.beta2) * gradient * gradient
+            deviation = ops.pow(v / second_correction, 0.5) + self.epsilon
+            changed = parameters[i] * (1.0 - rate * self.decays[i])
+            changed = changed - rate * (m / first_correction / deviation)
+            self.assign(first[i], ops.where(finite, m, first[i]))
+            self.assign(second[i], ops.where(finite, v, second[i]))
+            self.assign(parameters[i], ops.where(finite, changed, parameters[i]))
+        self.assign(steps, steps + finite.astype(ms.int32))
+        return norm
 
 
 class CompiledUpdate(nn.Cell):
-    """The same update by one kernel, which writes the parameters and moments in place."""
+    """The same update by one kernel, which writes the parameters, moments and steps in place."""
 
-    def __init__(self, decayed: tuple[float, ...]):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
         super().__init__()
-        self.decayed = ms.Tensor(decayed, ms.float32)
+        self.numbers = ms.Tensor(numbers, ms.float32)
+        self.decays = ms.Tensor(decays, ms.float32)
         self.kernel = kernel("adamw", lambda *inputs: [1], lambda *inputs: inputs[-1])
         # without these the graph may run the kernel before others have read the old parameters
         self.kernel.add_prim_attr("side_effect_mem", True)
-        written = [sig.make_sig(f"w{i}", sig.sig_rw.RW_WRITE) for i in range(3 * len(decayed))]
-        read = [sig.make_sig(f"r{i}") for i in range(len(decayed) + 2)]
-        self.kernel.set_signatures((*written, *read))
+        written = 3 * len(decays) + 1
+        signatures = [sig.make_sig(f"w{i}", sig.sig_rw.RW_WRITE) for i in range(written)]
+        signatures += [sig.make_sig(f"r{i}") for i in range(len(decays) + 2)]
+        self.kernel.set_signatures(tuple(signatures))
 
-    def construct(self, parameters, first, second, gradients, numbers):
-        inputs = tuple(parameters) + tuple(first) + tuple(second) + tuple(gradients)
-        return self.kernel(*inputs, self.decayed, numbers)
+    def construct(self, parameters, first, second, steps, gradients, rate, scale):
+        written = tuple(parameters) + tuple(first) + tuple(second) + (steps,)
+        numbers = ops.concat((self.numbers, rate, scale))
+        return self.kernel(*written, *gradients, self.decays, numbers)
+
+
+class AscendUpdate(nn.Cell):
+    """The same update by aclnn's ApplyAdamWV2, a kernel a parameter."""
+
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
+        super().__init__()
+        self.beta1, self.beta2, self.epsilon, self.clip = numbers
+        self.decays = decays
+        self.adamw = AscendAdamW()
+        self.assign = assign()
+        self.number = TensorToScalar()
+
+    def construct(self, parameters, first, second, steps, gradients, rate, scale):
+        norm = global_norm(gradients) / scale
+        if ops.isfinite(norm):
+            factor = clip_factor(norm, self.clip) / scale
+            before, rate = steps.astype(ms.float32), self.number(rate.reshape(()))
+            for i in range(len(gradients)):
+                self.adamw(
+                    parameters[i],
+                    first[i],
+                    second[i],
+                    second[i],  # of AMSGrad, which is off
+                    gradients[i] * factor,
+                    before,
+                    rate,
+                    self.beta1,
+                    self.beta2,
+                    self.decays[i],
+                    self.epsilon,
+                )
+            self.assign(steps, steps + 1)
+        return norm
 
 
 class UpdateWait:

@@ -7,9 +7,9 @@ from ascend.operators.form import choose_form, kernel
 
 
 class PlainAddRmsNorm(nn.Cell):
-    """s = x + branch, y = s / sqrt(mean(s^2) + epsilon) * gain.
+    """s = x + branch, y = s / sqrt(mean(s^2) + epsilon) * gain, computed in float32.
 
-    Inputs: x, branch (N, D), gain (D,). Outputs: s and y, (N, D).
+    Inputs: x, branch (N, D) of one type, gain (D,) float32. Outputs: s and y, (N, D) of that type.
     """
 
     def __init__(self, epsilon: float):
@@ -18,12 +18,27 @@ class PlainAddRmsNorm(nn.Cell):
 
     def construct(self, x_ND, branch_ND, gain_D):
         sum_ND = x_ND + branch_ND
-        return sum_ND, normalise(sum_ND, self.epsilon) * gain_D
+        return sum_ND, rms_norm(sum_ND, gain_D, self.epsilon)
 
 
-def normalise(x, epsilon: float):
-    """x in units of the root mean square of its last axis."""
-    return x * ops.rsqrt((x * x).mean(-1, True) + epsilon)
+def rms_norm(x, gain, epsilon: float):
+    """x in units of the root mean square of its last axis, times gain; of x's type."""
+    wide = x.astype(ms.float32)
+    mean = ops.sum(wide * wide, -1, True) * (1.0 / x.shape[-1])
+    return (wide * ops.pow(mean + epsilon, -0.5) * gain).astype(x.dtype)
+
+
+class AscendAddRmsNorm(nn.Cell):
+    """The same by aclnn's RmsNorm, which computes in float32 inside."""
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+
+    def construct(self, x_ND, branch_ND, gain_D):
+        sum_ND = x_ND + branch_ND
+        out_ND, _ = ops.rms_norm(sum_ND, gain_D.astype(sum_ND.dtype), self.epsilon)
+        return sum_ND, out_ND
 
 
 class CompiledAddRmsNorm(nn.Cell):
@@ -65,4 +80,10 @@ class _CompiledAddRmsNormCore(nn.Cell):
 
 def add_rms_norm(epsilon: float, form: str | None = None) -> nn.Cell:
     """The Cell for the current device; see `PlainAddRmsNorm` for its inputs."""
-    return choose_form(PlainAddRmsNorm, CompiledAddRmsNorm, form, epsilon)
+    return choose_form(
+        form,
+        epsilon,
+        plain=PlainAddRmsNorm,
+        compiled=CompiledAddRmsNorm,
+        ascend=AscendAddRmsNorm,
+    )

@@ -8,14 +8,15 @@ from mindspore import nn, ops
 
 from ascend.operators.form import choose_form, kernel
 from ascend.operators.masked import MASKED
+from ascend.precision import WITH_BFLOAT16, chip, compute_type
 
 
 class PlainAttention(nn.Cell):
-    """softmax(q k^T / sqrt(K) + bias) v over dense rows.
+    """softmax(q k^T / sqrt(K) + bias) v over dense rows, the softmax in float32.
 
-    Inputs: q (N, H, K); k, v (N, G, K) with N = B * L and G dividing H (grouped-query attention,
-    2305.13245); segment and span (B, L) int32, where 0 is padding and no span.
-    Output: (N, H, K); rows of padding hold no meaning.
+    Inputs: q (N, H, K); k, v (N, G, K) of one type, with N = B * L and G dividing H (grouped-query
+    attention, 2305.13245); segment and span (B, L) int32, where 0 is padding and no span.
+    Output: (N, H, K) of that type; rows of padding hold no meaning.
     """
 
     def construct(self, q_NHK, k_NGK, v_NGK, segment_BL, span_BL):
@@ -24,8 +25,31 @@ class PlainAttention(nn.Cell):
         q_BHLK = by_head(q_NHK, B, L, H)
         k_BHLK, v_BHLK = by_head(k_NGK, B, L, H), by_head(v_NGK, B, L, H)
         scores = ops.BatchMatMul(transpose_b=True)(q_BHLK * K**-0.5, k_BHLK)
-        p = ops.softmax(scores + attention_bias(segment_BL, span_BL), -1)
+        hidden = ops.logical_not(seen_pairs(segment_BL, span_BL)).astype(ms.float32)
+        p = ops.softmax(scores.astype(ms.float32) + hidden * MASKED, -1).astype(v_NGK.dtype)
         return ops.transpose(ops.BatchMatMul()(p, v_BHLK), (0, 2, 1, 3)).reshape((B * L, H, K))
+
+
+class FlashAttention(nn.Cell):
+    """The same function by aclnn's FlashAttentionScore (Dao, 2307.08691), of half floats alone.
+
+    The mask is one byte a pair. Its form for rows of variable length (TND) takes no mask but the
+    lower triangle, so no spans.
+    """
+
+    def construct(self, q_NHK, k_NGK, v_NGK, segment_BL, span_BL):
+        (B, L), (H, K), G = segment_BL.shape, q_NHK.shape[1:], k_NGK.shape[1]
+        out_BLHK = ops.flash_attention_score(
+            q_NHK.reshape((B, L, H, K)),
+            k_NGK.reshape((B, L, G, K)),
+            v_NGK.reshape((B, L, G, K)),
+            H,
+            attn_mask=ops.logical_not(seen_pairs(segment_BL, span_BL)),
+            scalar_value=K**-0.5,
+            input_layout="BSND",
+            sparse_mode=1,
+        )
+        return out_BLHK.reshape((B * L, H, K))
 
 
 class CompiledAttention(nn.Cell):
@@ -74,8 +98,8 @@ def by_head(x_NGK, B: int, L: int, heads: int):
     return wide.reshape((B, heads, L, K))
 
 
-def attention_bias(segment_BL, span_BL):
-    """(B, 1, L, L) float32: 0 where a token may look, MASKED elsewhere."""
+def seen_pairs(segment_BL, span_BL):
+    """(B, 1, L, L) bool: which tokens (last axis) each token sees; padding sees padding."""
     B, L = segment_BL.shape
     place_L = ops.arange(L)
     earlier = place_L.reshape((1, 1, L)) <= place_L.reshape((1, L, 1))
@@ -84,9 +108,15 @@ def attention_bias(segment_BL, span_BL):
         span_BL.reshape((B, L, 1)) == span_BL.reshape((B, 1, L)), span_BL.reshape((B, L, 1)) > 0
     )
     seen = ops.logical_and(same_segment, ops.logical_or(earlier, same_span))
-    return ((1.0 - seen.astype(ms.float32)) * MASKED).reshape((B, 1, L, L))
+    return seen.reshape((B, 1, L, L))
 
 
 def attention(form: str | None = None) -> nn.Cell:
     """The attention Cell for the current device; see `PlainAttention` for its inputs."""
-    return choose_form(PlainAttention, CompiledAttention, form)
+    flash = chip() in WITH_BFLOAT16 and compute_type() != ms.float32
+    return choose_form(
+        form,
+        plain=PlainAttention,
+        compiled=CompiledAttention,
+        ascend=FlashAttention if flash else PlainAttention,
+    )

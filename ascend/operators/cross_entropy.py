@@ -5,20 +5,25 @@ from mindspore import nn, ops
 
 from ascend.operators.form import choose_form, kernel
 from ascend.operators.masked import MASKED
+from ascend.operators.narrow import narrow
 
 
 class PlainCrossEntropy(nn.Cell):
-    """-log softmax(logits[low:high])[target], a row at a time, without averaging.
+    """-log softmax(logits[low:high])[target], a row at a time, in float32, without averaging.
 
-    Inputs: logits (M, V); targets (M,) int32; ranges (M, 2) int32, [low, high) with the target
-    inside. Output: (M,).
+    Inputs: logits (M, V) of any float type; targets (M,) int32; ranges (M, 2) int32, [low, high)
+    with the target inside. Output: (M,) float32.
     """
+
+    def __init__(self):
+        super().__init__()
+        self.narrow = narrow()
 
     def construct(self, logits_MV, targets_M, ranges_M2):
         ids_1V = ops.arange(logits_MV.shape[1]).astype(ms.int32).reshape((1, -1))
-        low_M1, high_M1 = ranges_M2[:, :1], ranges_M2[:, 1:]
+        low_M1, high_M1 = self.narrow(ranges_M2, 1, 0, 1), self.narrow(ranges_M2, 1, 1, 1)
         outside = ops.logical_or(ids_1V < low_M1, ids_1V >= high_M1).astype(ms.float32)
-        log_p = ops.log_softmax(logits_MV + outside * MASKED, -1)
+        log_p = ops.log_softmax(logits_MV.astype(ms.float32) + outside * MASKED, -1)
         return -ops.gather_elements(log_p, 1, targets_M.reshape((-1, 1))).reshape((-1,))
 
 
@@ -60,4 +65,4 @@ class _CompiledCrossEntropyCore(nn.Cell):
 
 def cross_entropy(form: str | None = None) -> nn.Cell:
     """The cross-entropy Cell for the current device; see `PlainCrossEntropy` for its inputs."""
-    return choose_form(PlainCrossEntropy, CompiledCrossEntropy, form)
+    return choose_form(form, plain=PlainCrossEntropy, compiled=CompiledCrossEntropy)

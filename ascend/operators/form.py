@@ -5,28 +5,38 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend.precision import compute_type
+
 LIBRARY = next(iter(sorted(Path(__file__).parent.glob("_cpu_kernels*.so"))), None)
 
 
-def choose_form(plain: type[nn.Cell], compiled: type[nn.Cell], form: str | None, *settings):
+def choose_form(form: str | None, *settings, **forms: type[nn.Cell]) -> nn.Cell:
     """Build an operator's Cell.
 
     Args:
-        plain, compiled: the Cell's two classes.
-        form: "plain", "compiled", or None for the one that suits the current device.
+        form: "plain", "compiled", "ascend", or None for the one that suits the current device.
         settings: what the Cell is built with.
+        forms: the Cell's classes by form; "plain" serves where a device's own is not among them.
 
     Raises:
         ValueError: ``form`` is none of these, or "compiled" where there is no library.
     """
     if form is None:
-        on_cpu = ms.get_context("device_target") == "CPU"
-        form = "compiled" if on_cpu and LIBRARY else "plain"
-    if form == "plain":
-        return plain(*settings)
-    if form == "compiled" and LIBRARY:
-        return compiled(*settings)
-    raise ValueError(f"operator form {form!r} is not there; see `ascend.operators.describe_forms`")
+        form = device_form()
+        form = form if form in forms else "plain"
+    if form not in forms or (form == "compiled" and not LIBRARY):
+        raise ValueError(
+            f"operator form {form!r} is not there; see `ascend.operators.describe_forms`"
+        )
+    return forms[form](*settings)
+
+
+def device_form() -> str:
+    """The form that suits the current device and precision."""
+    device = ms.get_context("device_target")
+    if device == "CPU" and LIBRARY and compute_type() == ms.float32:
+        return "compiled"
+    return "ascend" if device == "Ascend" else "plain"
 
 
 def kernel(name: str, shapes, types) -> ops.Custom:
@@ -36,12 +46,15 @@ def kernel(name: str, shapes, types) -> ops.Custom:
 
 def describe_forms() -> str:
     """One line: which form is used, and why."""
-    device = ms.get_context("device_target")
-    if device != "CPU":
-        return f"operators: plain form (device {device})"
-    if LIBRARY:
+    device, form = ms.get_context("device_target"), device_form()
+    if form == "compiled":
         return "operators: compiled CPU kernels"
-    return (
-        "operators: plain form, several times slower "
-        "(no C++ compiler at installation: reinstall with g++)"
-    )
+    if form == "ascend":
+        return "operators: aclnn kernels"
+    if device == "CPU" and not LIBRARY:
+        return (
+            "operators: plain form, several times slower "
+            "(no C++ compiler at installation: reinstall with g++)"
+        )
+    why = f"device {device}" if device != "CPU" else "the compiled kernels are of float32 alone"
+    return f"operators: plain form ({why})"

@@ -3,14 +3,14 @@
 import mindspore as ms
 from mindspore import nn, ops
 
-from ascend.operators.add_rms_norm import normalise
+from ascend.operators.add_rms_norm import rms_norm
 from ascend.operators.form import choose_form, kernel
 
 
 class PlainRotary(nn.Cell):
-    """Turn each pair (x[k], x[k + K/2]) by its angle.
+    """Turn each pair (x[k], x[k + K/2]) by its angle, in float32.
 
-    Inputs: x (N, H, K); cos, sin (N, K/2). Output: (N, H, K).
+    Inputs: x (N, H, K); cos, sin (N, K/2) float32. Output: (N, H, K) of x's type.
     """
 
     def __init__(self):
@@ -18,9 +18,30 @@ class PlainRotary(nn.Cell):
         self.split = ops.Split(-1, 2)
 
     def construct(self, x_NHK, cos_NK, sin_NK):
-        first, second = self.split(x_NHK)
+        first, second = self.split(x_NHK.astype(ms.float32))
         cos, sin = ops.expand_dims(cos_NK, 1), ops.expand_dims(sin_NK, 1)
-        return ops.concat((first * cos - second * sin, second * cos + first * sin), -1)
+        turned = ops.concat((first * cos - second * sin, second * cos + first * sin), -1)
+        return turned.astype(x_NHK.dtype)
+
+
+class AscendRotary(nn.Cell):
+    """The same by aclnn's RotaryPositionEmbedding, which wants whole angles of x's type.
+
+    The gradient is the turn by the opposite angle.
+    """
+
+    def construct(self, x_NHK, cos_NK, sin_NK):
+        return self.turn(x_NHK, cos_NK, sin_NK)
+
+    def bprop(self, x, cos, sin, out, dout):
+        return self.turn(dout, cos, -sin), ops.zeros_like(cos), ops.zeros_like(sin)
+
+    def turn(self, x_NHK, cos_NK, sin_NK):
+        (N, H, K), dtype = x_NHK.shape, x_NHK.dtype
+        cos_1N1K = ops.concat((cos_NK, cos_NK), -1).astype(dtype).reshape((1, N, 1, K))
+        sin_1N1K = ops.concat((sin_NK, sin_NK), -1).astype(dtype).reshape((1, N, 1, K))
+        x_1NHK = x_NHK.reshape((1, N, H, K))
+        return ops.rotary_position_embedding(x_1NHK, cos_1N1K, sin_1N1K).reshape((N, H, K))
 
 
 class CompiledRotary(nn.Cell):
@@ -44,7 +65,7 @@ class CompiledRotary(nn.Cell):
 class PlainNormedRotary(nn.Cell):
     """RMS normalisation of each head (queries and keys of Qwen3), then the turn.
 
-    Inputs: x (N, H, K); gain (K,); cos, sin (N, K/2). Output: (N, H, K).
+    Inputs: x (N, H, K); gain (K,); cos, sin (N, K/2) float32. Output: (N, H, K) of x's type.
     """
 
     def __init__(self, epsilon: float):
@@ -53,7 +74,20 @@ class PlainNormedRotary(nn.Cell):
         self.turn = PlainRotary()
 
     def construct(self, x_NHK, gain_K, cos_NK, sin_NK):
-        return self.turn(normalise(x_NHK, self.epsilon) * gain_K, cos_NK, sin_NK)
+        return self.turn(rms_norm(x_NHK, gain_K, self.epsilon), cos_NK, sin_NK)
+
+
+class AscendNormedRotary(nn.Cell):
+    """The same by aclnn's RmsNorm and RotaryPositionEmbedding."""
+
+    def __init__(self, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.turn = AscendRotary()
+
+    def construct(self, x_NHK, gain_K, cos_NK, sin_NK):
+        normed_NHK, _ = ops.rms_norm(x_NHK, gain_K.astype(x_NHK.dtype), self.epsilon)
+        return self.turn(normed_NHK, cos_NK, sin_NK)
 
 
 class CompiledNormedRotary(nn.Cell):
@@ -95,9 +129,15 @@ class _CompiledNormedRotaryCore(nn.Cell):
 
 def rotary(form: str | None = None) -> nn.Cell:
     """The rotary Cell for the current device; see `PlainRotary` for its inputs."""
-    return choose_form(PlainRotary, CompiledRotary, form)
+    return choose_form(form, plain=PlainRotary, compiled=CompiledRotary, ascend=AscendRotary)
 
 
 def normed_rotary(epsilon: float, form: str | None = None) -> nn.Cell:
     """The Cell of both for the current device; see `PlainNormedRotary` for its inputs."""
-    return choose_form(PlainNormedRotary, CompiledNormedRotary, form, epsilon)
+    return choose_form(
+        form,
+        epsilon,
+        plain=PlainNormedRotary,
+        compiled=CompiledNormedRotary,
+        ascend=AscendNormedRotary,
+    )

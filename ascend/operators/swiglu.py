@@ -6,7 +6,7 @@ from ascend.operators.form import choose_form, kernel
 
 
 class PlainSwiglu(nn.Cell):
-    """silu(gate) * up, elementwise. Inputs and output: (N, F)."""
+    """silu(gate) * up, elementwise. Inputs and output: (N, F), of one type."""
 
     def construct(self, gate_NF, up_NF):
         return ops.silu(gate_NF) * up_NF
@@ -30,6 +30,13 @@ class CompiledSwiglu(nn.Cell):
         return dgate, dup
 
 
+class AscendSwiglu(nn.Cell):
+    """The same by aclnn's Swiglu, which takes both side by side."""
+
+    def construct(self, gate_NF, up_NF):
+        return ops.swiglu(ops.concat((gate_NF, up_NF), -1))
+
+
 def swiglu(form: str | None = None) -> nn.Cell:
     """The SwiGLU Cell for the current device; see `PlainSwiglu` for its inputs."""
-    return choose_form(PlainSwiglu, CompiledSwiglu, form)
+    return choose_form(form, plain=PlainSwiglu, compiled=CompiledSwiglu, ascend=AscendSwiglu)

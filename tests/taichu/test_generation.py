@@ -43,7 +43,7 @@ def continue_alone(model, condition: dict, into: str, pieces: int) -> list[int]:
             seen = [span.patches for span in observed if span.modality == name]
             here = (tokens.patch[:last] >= 0) & (tokens.modality[:last] == index)
             source[here] = first + tokens.patch[:last][here]
-            patches.append(seen[0] if seen else np.zeros((1, model.patch_sizes[name]), np.float32))
+            patches.append(seen[0] if seen else np.zeros(model.grids[name], np.float32))
             first += len(patches[-1])
         planes = tokens.ids[:last], source, tokens.coords[:last], np.ones(last, np.int32)
         rows = [ms.Tensor(plane[None]) for plane in (*planes, tokens.span[:last])]
@@ -86,7 +86,7 @@ def test_likelihoods_are_those_of_one_pass_over_the_whole(tiny, conditions, into
         stopped = into == "text" and len(made.ids) < DRAWN.pieces
         span = Span(into, ids=np.array(made.ids, np.int32), coordinates=where)
         segment = Segment(tiny.observe(condition), (span,), GROUPED)
-        batch = pack_rows([segment], len(segment), vocabulary, tiny.patch_sizes)
+        batch = pack_rows([segment], len(segment), vocabulary, tiny.grids)
         planes = batch.ids, batch.source, batch.coords, batch.segment, batch.span
         hidden = tiny.backbone(*map(ms.Tensor, (*planes, *batch.patches)))
         logits = tiny.backbone.decode(hidden).asnumpy().astype(np.float64)

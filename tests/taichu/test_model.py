@@ -61,7 +61,7 @@ def test_a_packed_batch_equals_its_samples_run_one_by_one(seeded, samples, vocab
             Segment((observed[2],), (samples.codes("image"), samples.text()), JOINT, embedding=1),
         )
         layouts.append(Layout(sides, 0, caption, aligned=True))
-    patches = (("image", 30, 6), ("audio", 30, 4))
+    patches = (("image", 32, 6), ("audio", 30, 4))
     batch, left = pack(layouts, BatchShape(4, 64, 200, 8, patches), vocabulary)
     assert not left and batch.segment.max() > 1 and batch.padding > 0
     together = run(backbone, batch)
@@ -138,7 +138,7 @@ def test_text_alone_runs_as_in_a_plain_decoder(seeded, vocabulary, config):
     position = np.arange(11, dtype=np.int32) + 5
     plane = np.zeros((1, 11), np.int32)
     arrays = [ids[None], plane, np.repeat(position[None, :, None], 3, 2), plane + 1, plane]
-    patches = [np.zeros((1, size), np.float32) for _, size in GRIDS]
+    patches = [np.zeros(grid, np.float32) for grid in GRIDS]
     hidden = backbone(*(ms.Tensor(a) for a in (*arrays, *patches)))
     logits = backbone.decode(hidden).asnumpy()
     parameters = {p.name: p.asnumpy() for p in backbone.get_parameters()}
@@ -161,7 +161,7 @@ def test_tokens_see_what_they_should(seeded, samples, vocabulary):
     backbone = draw_backbone(SMALL, vocabulary.size, seeded)
     image = samples.patches("image")
     segment = Segment((samples.text(3), image, samples.text(2)))
-    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 1, 4)))
+    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 3, 4)))
     batch, _ = pack([Layout((segment,), 0, 0)], shape, vocabulary)
     before = run(backbone, batch)[0]
     batch.patches[0][3] += 1
@@ -202,7 +202,7 @@ def test_patches_are_scaled_by_what_was_measured(seeded):
 def test_a_patch_stands_in_its_id_s_place(seeded, samples, vocabulary):
     backbone = draw_backbone(SMALL, vocabulary.size, seeded)
     segment = Segment((samples.patches("image"), samples.text(3)))
-    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 1, 4)))
+    shape = BatchShape(1, len(segment), 1, 1, (("image", 4, 6), ("audio", 3, 4)))
     batch, _ = pack([Layout((segment,), 0, 0)], shape, vocabulary)
     before, seen = run(backbone, batch), batch.source > 0
     assert seen.sum() == 4
@@ -212,7 +212,7 @@ def test_a_patch_stands_in_its_id_s_place(seeded, samples, vocabulary):
 
 def test_grids_differ_from_the_start(seeded, samples, vocabulary):
     """What all grids share does not hide what they say: else alignment learns nothing for long."""
-    backbone, shape = Backbone(SMALL, vocabulary.size, GRIDS), (("image", 80, 6), ("audio", 1, 4))
+    backbone, shape = Backbone(SMALL, vocabulary.size, GRIDS), (("image", 80, 6), ("audio", 3, 4))
     grids = np.full((40, 4, 6), -1.0) + seeded.normal(0, 0.2, (40, 4, 6))
     backbone.patch_scales[0].measure(grids)
     image = samples.patches("image")

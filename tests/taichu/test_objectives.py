@@ -107,7 +107,7 @@ def batch(samples, vocabulary):
             Segment((samples.text(),), (samples.codes("image"),), kind, embedding=1),
         )
         layouts.append(Layout(sides, 0, caption, aligned=True))
-    shape = BatchShape(3, 64, 90, 5, (("image", 16, 6), ("audio", 1, 4)))
+    shape = BatchShape(3, 64, 90, 5, (("image", 16, 6), ("audio", 3, 4)))
     packed, left = pack(layouts, shape, vocabulary)
     assert not left
     return packed

@@ -23,7 +23,7 @@ SUBSETS = [subset for n in range(1, 6) for subset in combinations(MODALITIES, n)
 def step(tiny):
     """One compiled training step for all subsets, on parameters of its own."""
     ms.set_seed(7)
-    backbone = Backbone(tiny.config, tiny.vocabulary.size, tiny.grids)
+    backbone = Backbone(tiny.config, tiny.vocabulary.size, list(tiny.grids.values()))
     objective = Objective(backbone, tiny.vocabulary)
     return TrainingStep(objective, AdamW(objective.trainable_params(), 1e-3))
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "arguments.h"
@@ -18,31 +19,45 @@ static std::atomic<int64_t> updates_done{0};
 // How many updates `adamw` has finished in this process: what a caller may sleep on.
 extern "C" __attribute__((visibility("default"))) int64_t updates() { return updates_done; }
 
+// Whether a number is finite; -ffast-math takes every number to be.
+static bool finite(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
 // AdamW over n parameters after clipping by global norm, in place. Inputs: n parameters, n first
-// moments, n second moments, n gradients, decayed (n,), then numbers (7,): rate, beta1, beta2,
-// epsilon, weight decay, clip, and the number of this step from 1. Output: global norm (1,).
+// moments, n second moments, steps made (1,) int32, n gradients, decays (n,), then numbers (6,):
+// beta1, beta2, epsilon, clip, rate, and the scale of the gradients. Output: global norm (1,).
+// Where that is not finite, nothing is written.
 TAICHU_KERNEL adamw(int count, void** data, int* ranks, int64_t** shapes, const char**, void*, void*) {
   Arguments a{data, ranks, shapes};
-  const int64_t n = (count - 3) / 4;
-  const float *decayed = a.f(4 * n), *number = a.f(4 * n + 1);
+  const int64_t n = (count - 4) / 4, gradients = 3 * n + 1;
+  const float *decay = a.f(4 * n + 1), *number = a.f(4 * n + 2);
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t size = a.size(3 * n + i), block = 65536, blocks = (size + block - 1) / block;
-    const float* g = a.f(3 * n + i);
+    const int64_t size = a.size(gradients + i), block = 65536, blocks = (size + block - 1) / block;
+    const float* g = a.f(gradients + i);
     std::vector<double> parts(blocks, 0.0);
     parallel_rows(size, [&](int64_t first, int64_t last) {
       parts[first / block] = dot(g + first, g + first, last - first);
     }, block);
     for (double part : parts) squares += part;
   }
-  const float norm = static_cast<float>(std::sqrt(squares)), rate = number[0], beta1 = number[1];
-  const float beta2 = number[2], epsilon = number[3], step = number[6];
-  const float factor = std::min(1.0f, number[5] / (norm + 1e-6f));
+  const float beta1 = number[0], beta2 = number[1], epsilon = number[2], rate = number[4];
+  const float scale = number[5], norm = static_cast<float>(std::sqrt(squares)) / scale;
+  a.f(4 * n + 3)[0] = norm;
+  if (!finite(norm)) {
+    ++updates_done;
+    return 0;
+  }
+  const float step = static_cast<float>(++a.n(3 * n)[0]);
+  const float factor = std::min(1.0f, number[3] / (norm + 1e-6f)) / scale;
   const float first_correction = 1.0f - std::pow(beta1, step);
   const float second_correction = 1.0f - std::pow(beta2, step);
   for (int64_t i = 0; i < n; ++i) {
     float *p = a.f(i), *m = a.f(n + i), *v = a.f(2 * n + i);
-    const float *g = a.f(3 * n + i), keep = 1.0f - rate * number[4] * decayed[i];
+    const float *g = a.f(gradients + i), keep = 1.0f - rate * decay[i];
     parallel_rows(a.size(i), [=](int64_t first, int64_t last) {
       for (int64_t x = first; x < last; ++x) {
         const float gradient = g[x] * factor;
@@ -53,7 +68,6 @@ TAICHU_KERNEL adamw(int count, void** data, int* ranks, int64_t** shapes, const 
       }
     }, 65536);
   }
-  a.f(4 * n + 2)[0] = norm;
   ++updates_done;
   return 0;
 }
