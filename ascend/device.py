@@ -5,10 +5,12 @@ import glob
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+
+from ascend import cuda
+from ascend.child import run_child
 
 TARGETS = ("Ascend", "GPU", "CPU")
 PROBE_SECONDS = 180  # an Ascend's first operator is compiled, which takes a minute
@@ -16,10 +18,14 @@ PROBE_SECONDS = 180  # an Ascend's first operator is compiled, which takes a min
 # run in a process of its own: a set_device that fails may leave its process unusable
 PROBE = """
 import sys, numpy, mindspore
-mindspore.set_device(sys.argv[1])
-ones = mindspore.Tensor(numpy.ones((16, 16), numpy.float32))
-if (mindspore.ops.matmul(ones, ones).asnumpy() != 16).any():
-    raise RuntimeError("a matrix product came out wrong")
+target = sys.argv[1]
+mindspore.set_device(target)
+if target == "GPU" and mindspore.device_context.gpu.device_count() == 0:
+    raise RuntimeError("no GPU is visible; see CUDA_VISIBLE_DEVICES")
+for kind in ("float32", "float16") if target == "GPU" else ("float32",):
+    ones = mindspore.Tensor(numpy.ones((16, 16), kind))
+    if (mindspore.ops.matmul(ones, ones).asnumpy() != 16).any():
+        raise RuntimeError(f"a matrix product in {kind} came out wrong")
 """
 
 
@@ -75,7 +81,7 @@ def check_device(target: str) -> tuple[bool, str]:
     sign = find_sign(target)
     if sign is None:
         return False, f"no {'/dev/davinci*' if target == 'Ascend' else '/dev/nvidia*'}"
-    failure = probe(target)
+    failure = (cuda.find_obstacle() if target == "GPU" else None) or probe(target)
     if failure:
         return False, f"{target} ({sign}) does not work: {failure}"
     return True, f"{sign} is there and computes"
@@ -96,27 +102,21 @@ def find_sign(target: str) -> str | None:
 def probe(target: str) -> str | None:
     """Set the device and multiply two matrices in another process; what went wrong, or None."""
     with tempfile.TemporaryDirectory() as folder:  # MindSpore leaves files where it runs
-        try:
-            result = subprocess.run(
-                [sys.executable, "-c", PROBE, target],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=PROBE_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return f"no answer within {PROBE_SECONDS} s"
-    if result.returncode == 0:
+        result = run_child([sys.executable, "-c", PROBE, target], PROBE_SECONDS, folder)
+    if result.code is None:
+        return f"no answer within {PROBE_SECONDS} s"
+    if result.code == 0:
         return None
-    if result.returncode < 0:
-        return f"ended by signal {-result.returncode}"
+    if result.code < 0:
+        return f"ended by signal {-result.code}"
     libraries = rf"Load dynamic library: (\S*{target.lower()}\S* failed\. .*)"
-    unloaded = re.findall(libraries, result.stderr)
+    unloaded = re.findall(libraries, result.error)
     if unloaded:  # says more than the exception
         return unloaded[0]
-    raised = re.findall(r"^\w*(?:Error|Exception): (.*)$", result.stderr, re.MULTILINE)
-    message = raised[-1] if raised else f"exit code {result.returncode}"
+    _, *raised = re.split(r"^\w*(?:Error|Exception):", result.error, flags=re.MULTILINE)
+    # MindSpore may put rules and headings ("- Cuda error:") before what it has to say
+    lines = re.findall(r"^(?!- |-+$) *(.*\w.*)$", raised[-1], re.MULTILINE) if raised else []
+    message = lines[0] if lines else f"exit code {result.code}"
     return re.split(r"(?<=[.;]) ", message)[0].rstrip(".;")
 
 

@@ -5,7 +5,7 @@ model = Taichu.from_pretrained("runs/demo/model")
 model.embed(text="a red seven"), model.generate(into="image", text="a red seven", seed=1)
 """
 
-import ascend  # noqa: F401  (quiets MindSpore, which must happen before MindSpore is imported)
+import ascend  # noqa: F401  (quiets MindSpore and brings CUDA, before MindSpore is imported)
 
 __version__ = "0.1.0"
 

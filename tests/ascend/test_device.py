@@ -8,13 +8,14 @@ from ascend.device import Device, DeviceError, choose_device
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A pretended machine: machine(signs, failures) says what is there and what does not work."""
+    """A pretended machine: machine(signs, ...) says what is there and what does not work."""
     chosen = []
 
-    def pretend(signs, failures=()):
+    def pretend(signs, failures=(), obstacle=None):
         device.check_device.cache_clear()
         monkeypatch.setattr(device, "find_sign", dict(signs).get)
         monkeypatch.setattr(device, "probe", dict(failures).get)
+        monkeypatch.setattr(device.cuda, "find_obstacle", lambda: obstacle)
 
     def set_device(target, reason):
         chosen.append(target)
@@ -46,6 +47,14 @@ def test_a_device_that_fails_its_probe_is_passed_over(machine):
     machine({"GPU": "$CUDA_HOME"}, {"GPU": "no driver"})
     assert choose_device().reason == (
         "CPU: no /dev/davinci*, GPU ($CUDA_HOME) does not work: no driver"
+    )
+
+
+def test_a_gpu_that_something_keeps_from_us_is_not_probed(machine):
+    machine({"GPU": "/dev/nvidia0"}, obstacle="x missing: pip install x==1")
+    assert choose_device() == Device(
+        "CPU",
+        "CPU: no /dev/davinci*, GPU (/dev/nvidia0) does not work: x missing: pip install x==1",
     )
 
 
@@ -83,6 +92,8 @@ def test_probe_of_the_cpu_computes():
     "message, reason",
     [
         ("No device found. Call stack:\n- a.cc:1", "No device found"),
+        ("\n\n----\n- Cuda error:\n----\nThe error[100], no device\n", "The error[100], no device"),
+        ("", "exit code 1"),
         (
             "Unsupported device.\nLoad dynamic library: libmindspore_gpu.so failed. No libcuda",
             "libmindspore_gpu.so failed. No libcuda",
