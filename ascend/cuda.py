@@ -19,7 +19,9 @@ NODES = "/dev/nvidia[0-9]*"
 SHIM = Path(__file__).parent / "cuda_home"  # all of a CUDA installation that MindSpore asks
 RPATH = Path("/usr/local/cuda/lib64")  # where the plug-in looks by itself
 DRIVER = "libcuda.so.1"
-EXTRA = "pip install 'taichu[gpu]'"
+INSTALL_DRIVER = "install the NVIDIA driver (a container: --gpus all)"
+INSTALL_EXTRA = "pip install 'taichu[gpu]'"
+FALLBACK = "the CPU is used"
 SERVED = (6.0, 9.0)  # compute capabilities with kernels in the plug-in: from, and below
 
 
@@ -36,6 +38,10 @@ class Wheel(NamedTuple):
     version: str
     soname: str
     companions: tuple[str, ...] = ()
+
+    @property
+    def pin(self) -> str:
+        return f"{self.name}=={self.version}"
 
 
 # in the order in which they need each other
@@ -76,6 +82,16 @@ class Card(NamedTuple):
     def served(self) -> bool:
         """Whether the plug-in may have kernels for it."""
         return self.capability is None or SERVED[0] <= self.capability < SERVED[1]
+
+
+class Obstacle(NamedTuple):
+    """What keeps MindSpore from the GPU, and the command or the deed that mends it."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
 
 
 def prepare(nodes: str = NODES):
@@ -128,21 +144,23 @@ def load_error(library: str) -> str | None:
     return None
 
 
-def find_obstacle() -> str | None:
-    """What certainly keeps MindSpore from the GPU, and what mends it: one line, or None."""
+def find_obstacle() -> Obstacle | None:
+    """What certainly keeps MindSpore from the GPU; None where nothing is known to."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        return "MindSpore 2.10 has a GPU plug-in for Linux on x86_64 only"
+        return Obstacle("MindSpore 2.10 has a GPU plug-in for Linux on x86_64 only", FALLBACK)
     unserved = describe_unserved(find_cards())
     if unserved:
         return unserved
     if load_error(DRIVER):
-        return f"{DRIVER} is missing: install the NVIDIA driver (a container: --gpus all)"
+        return Obstacle(f"{DRIVER} is missing", INSTALL_DRIVER)
     if _late:
-        return "MindSpore was imported too early: import ascend, or taichu, before it"
+        return Obstacle("MindSpore was imported too early", "import ascend, or taichu, before it")
     missing = find_missing()
     if missing:
-        pins = EXTRA if len(missing) == len(WHEELS) else f"pip install {_pins(missing)}"
-        return f"{', '.join(wheel.soname for wheel in missing)} missing: {pins}"
+        names = ", ".join(wheel.soname for wheel in missing)
+        pins = " ".join(wheel.pin for wheel in missing)
+        every = len(missing) == len(WHEELS)
+        return Obstacle(f"{names} missing", INSTALL_EXTRA if every else f"pip install {pins}")
     return find_wrong_home()
 
 
@@ -157,15 +175,13 @@ def find_cards() -> list[Card]:
     return [Card(*row[:2], _number(row[2])) for row in rows if len(row) == 3]
 
 
-def describe_unserved(cards: list[Card]) -> str | None:
-    """Why the plug-in has kernels for none of the cards; None where it may, or none is known."""
+def describe_unserved(cards: list[Card]) -> Obstacle | None:
+    """That the plug-in has kernels for none of the cards; None where it may, or none is known."""
     if not cards or any(card.served for card in cards):
         return None
     name, _, capability = cards[0]
-    return (
-        f"{name} has compute capability {capability}; MindSpore 2.10 has kernels "
-        f"for {SERVED[0]} to below {SERVED[1]}"
-    )
+    has = f"MindSpore 2.10 has kernels for {SERVED[0]} to below {SERVED[1]}"
+    return Obstacle(f"{name} has compute capability {capability}, {has}", FALLBACK)
 
 
 def find_missing() -> list[Wheel]:
@@ -177,24 +193,21 @@ def find_missing() -> list[Wheel]:
     ]
 
 
-def find_wrong_home() -> str | None:
-    """Why MindSpore would take no plug-in for what CUDA_HOME points to, or None."""
+def find_wrong_home() -> Obstacle | None:
+    """That MindSpore would take no plug-in for what CUDA_HOME points to, or None."""
     home = os.environ.get("CUDA_HOME")
     if not home:
-        return f"CUDA_HOME is not set, and MindSpore needs it: {EXTRA}"
+        return Obstacle("CUDA_HOME is not set, and MindSpore needs it", INSTALL_EXTRA)
+    remedy = f"unset CUDA_HOME and {INSTALL_EXTRA}"
     try:
         told = run_child([f"{home}/bin/nvcc", "--version"], seconds=10)
     except OSError as error:
-        return f"CUDA_HOME={home}: {error.filename}: {error.strerror}; unset CUDA_HOME and {EXTRA}"
+        return Obstacle(f"CUDA_HOME={home} has no bin/nvcc ({error.strerror})", remedy)
     release = re.search(r"Cuda compilation tools, release (\d+)\.(\d+),", told.out)
-    if release is None or release[1] != "11":
-        what = f"CUDA {release[1]}.{release[2]}" if release else "no CUDA"
-        return f"CUDA_HOME={home} is {what}, MindSpore needs 11; unset CUDA_HOME and {EXTRA}"
-    return None
-
-
-def _pins(wheels: list[Wheel]) -> str:
-    return " ".join(f"{wheel.name}=={wheel.version}" for wheel in wheels)
+    if release and release[1] == "11":
+        return None
+    what = f"CUDA {release[1]}.{release[2]}" if release else "no CUDA"
+    return Obstacle(f"CUDA_HOME={home} is {what}, MindSpore needs 11", remedy)
 
 
 def _number(text: str) -> float | None:

@@ -81,7 +81,7 @@ def check_device(target: str) -> tuple[bool, str]:
     sign = find_sign(target)
     if sign is None:
         return False, f"no {'/dev/davinci*' if target == 'Ascend' else '/dev/nvidia*'}"
-    failure = (cuda.find_obstacle() if target == "GPU" else None) or probe(target)
+    failure = (target == "GPU" and cuda.find_obstacle()) or probe(target)
     if failure:
         return False, f"{target} ({sign}) does not work: {failure}"
     return True, f"{sign} is there and computes"

@@ -14,6 +14,7 @@ COMMANDS = {
     "retrieve": "find what of a manifest is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
     "info": "show a model folder, or what is installed and which device is used",
+    "doctor": "check this machine: what is missing for its device, and what mends it",
 }
 
 EPILOG = """\

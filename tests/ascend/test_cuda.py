@@ -200,7 +200,8 @@ def obstacle(machine, monkeypatch):
 
     def find(*missing: str) -> str | None:
         monkeypatch.setattr(cuda, "load_error", lambda name: "none" if name in missing else None)
-        return cuda.find_obstacle()
+        found = cuda.find_obstacle()
+        return found and str(found)
 
     return find
 
@@ -234,9 +235,9 @@ def test_a_missing_driver_comes_first(obstacle):
     "cards, found",
     [
         ("echo NVIDIA A100-SXM4-80GB, 81920 MiB, 8.0", None),
-        ("echo GeForce GTX 980, 4096 MiB, 5.2", "GeForce GTX 980 has compute capability 5.2; "),
+        ("echo GeForce GTX 980, 4096 MiB, 5.2", "GeForce GTX 980 has compute capability 5.2, "),
         ("echo NVIDIA H100, 81559 MiB, 9.0; echo NVIDIA L4, 23034 MiB, 8.9", None),
-        ("echo NVIDIA H100, 81559 MiB, 9.0", "NVIDIA H100 has compute capability 9.0; "),
+        ("echo NVIDIA H100, 81559 MiB, 9.0", "NVIDIA H100 has compute capability 9.0, "),
         ("echo Old card, 81559 MiB, [N/A]", None),
         ("echo NVIDIA H100, 81559 MiB, 9.0; exit 9", None),
         ("echo garbage, ; echo; echo a, b, c, d", None),
@@ -245,7 +246,9 @@ def test_a_missing_driver_comes_first(obstacle):
 def test_cards_that_the_plugin_does_not_serve_are_named(obstacle, program, cards, found):
     program("nvidia-smi", cards)
     said = obstacle()
-    assert said == (found and f"{found}MindSpore 2.10 has kernels for 6.0 to below 9.0")
+    assert said == (
+        found and f"{found}MindSpore 2.10 has kernels for 6.0 to below 9.0: the CPU is used"
+    )
 
 
 def test_mindspore_before_ascend_is_too_early(obstacle, monkeypatch):
@@ -259,7 +262,7 @@ def test_a_cuda_home_that_mindspore_cannot_use_is_told(obstacle, monkeypatch, tm
     home = tmp_path / "cuda"
     monkeypatch.setenv("CUDA_HOME", str(home))
     assert obstacle() == (
-        f"CUDA_HOME={home}: {home}/bin/nvcc: No such file or directory; "
+        f"CUDA_HOME={home} has no bin/nvcc (No such file or directory): "
         "unset CUDA_HOME and pip install 'taichu[gpu]'"
     )
     (home / "bin").mkdir(parents=True)
@@ -267,7 +270,7 @@ def test_a_cuda_home_that_mindspore_cannot_use_is_told(obstacle, monkeypatch, tm
     nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 12.4, V12.4.131\n")
     nvcc.chmod(0o755)
     assert obstacle() == (
-        f"CUDA_HOME={home} is CUDA 12.4, MindSpore needs 11; "
+        f"CUDA_HOME={home} is CUDA 12.4, MindSpore needs 11: "
         "unset CUDA_HOME and pip install 'taichu[gpu]'"
     )
     monkeypatch.delenv("CUDA_HOME")
@@ -276,7 +279,9 @@ def test_a_cuda_home_that_mindspore_cannot_use_is_told(obstacle, monkeypatch, tm
 
 def test_another_processor_has_no_plugin(obstacle, monkeypatch):
     monkeypatch.setattr(cuda.platform, "machine", lambda: "aarch64")
-    assert obstacle() == "MindSpore 2.10 has a GPU plug-in for Linux on x86_64 only"
+    assert (
+        obstacle() == "MindSpore 2.10 has a GPU plug-in for Linux on x86_64 only: the CPU is used"
+    )
 
 
 def test_the_extra_pins_the_same_wheels():
