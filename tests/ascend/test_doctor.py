@@ -311,7 +311,7 @@ def test_gpu_wheels(places, program, monkeypatch, tmp_path):
             "A100, 81920 MiB;",
         ),
         ("echo NVIDIA H100, 81559 MiB, 9.0", "broken", "compute capability 9.0"),
-        ("echo couldn\\'t communicate with the driver; exit 9", "broken", "exit code 9: couldn't"),
+        ("echo no contact with the driver; exit 9", "broken", "exit code 9: no contact"),
         (":", "broken", "nvidia-smi lists no card"),
     ],
 )
