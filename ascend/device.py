@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ascend import cuda
 from ascend.child import run_child
+from ascend.errors import HardwareError
 
 TARGETS = ("Ascend", "GPU", "CPU")
 PROBE_SECONDS = 180  # an Ascend's first operator is compiled, which takes a minute
@@ -29,7 +30,7 @@ for kind in ("float32", "float16") if target == "GPU" else ("float32",):
 """
 
 
-class DeviceError(RuntimeError):
+class DeviceError(HardwareError):
     """The device that was asked for cannot be used; one line says why."""
 
 
@@ -63,12 +64,14 @@ def choose_device(name: str = "auto") -> Device:
         works, reason = check_device(target)
         if not works:
             raise DeviceError(f"{target} cannot be used: {reason}; --device auto takes what works")
-        return _set(target, f"{target}: asked for")
+        set_device(target)
+        return Device(target, f"{target}: asked for")
     refused = []
     for target in TARGETS:
         works, reason = check_device(target)
         if works:
-            return _set(target, f"{target}: {', '.join(refused + [reason] * bool(reason))}")
+            set_device(target)
+            return Device(target, f"{target}: {', '.join(refused + [reason] * bool(reason))}")
         refused.append(reason)
     raise DeviceError("; ".join(refused))
 
@@ -120,12 +123,20 @@ def probe(target: str) -> str | None:
     return re.split(r"(?<=[.;]) ", message)[0].rstrip(".;")
 
 
-def _set(target: str, reason: str) -> Device:
+def set_device(target: str):
+    """Set a device of `TARGETS` for this process, untried.
+
+    Raises:
+        DeviceError: the process already computes on another.
+    """
     import mindspore
+
+    from ascend.operators.gradient_sum import sum_gradients_by_add
 
     try:
         mindspore.set_device(target)
-    except RuntimeError as error:  # this process already computes on another device
+    except RuntimeError as error:
         line = str(error).splitlines()[0]
         raise DeviceError(f"{target} cannot be set: {line}") from None
-    return Device(target, reason)
+    if target == "Ascend":
+        sum_gradients_by_add()

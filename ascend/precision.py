@@ -5,25 +5,34 @@ runs in the compute type are matrix products and what passes between them (Micik
 1710.03740).
 """
 
+import ctypes
+
 import mindspore as ms
 
+from ascend.errors import HardwareError
+
 TYPES = {"float32": ms.float32, "bfloat16": ms.bfloat16, "float16": ms.float16}
-WITH_BFLOAT16 = ("ascend910b", "ascend910_93")  # Atlas A2 and A3; older chips have float16 only
+WITH_BFLOAT16 = ("Ascend910B", "Ascend910_9")  # Atlas A2 and A3; older chips have float16 only
 
 _chosen: dict[str, ms.Type] = {}
 
 
-class PrecisionError(ValueError):
+class PrecisionError(HardwareError):
     """The number type that was asked for is unknown or not there on this device."""
 
 
 def chip() -> str:
-    """Name of this process's Ascend chip, as "ascend910b"; empty on other devices."""
+    """Name of this machine's Ascend chip, as "Ascend910B2"; empty where another device is set."""
     if ms.get_context("device_target") != "Ascend":
         return ""
-    from mindspore._c_expression import MSContext
+    library = ctypes.CDLL("libascendcl.so")  # CANN's, which MindSpore has loaded
+    library.aclrtGetSocName.restype = ctypes.c_char_p
+    return (library.aclrtGetSocName() or b"").decode()
 
-    return MSContext.get_instance().get_ascend_soc_version().lower()
+
+def has_bfloat16() -> bool:
+    """Whether the device in use computes in bfloat16."""
+    return chip().startswith(WITH_BFLOAT16)
 
 
 def choose_precision(name: str = "auto") -> str:
@@ -57,4 +66,4 @@ def compute_type() -> ms.Type:
 def _best(device: str) -> str:
     if device == "CPU":
         return "float32"
-    return "bfloat16" if chip() in WITH_BFLOAT16 else "float16"
+    return "bfloat16" if has_bfloat16() else "float16"

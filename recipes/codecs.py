@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 
 from ascend.device import choose_device
+from ascend.precision import choose_precision
 from modality_adapters.grid import widen
 from taichu.codec import CodecObjective
 from taichu.config import load_size
@@ -29,12 +30,13 @@ class Config:
     model: str
     train: TrainConfig
     device: str = "auto"
+    precision: str = "auto"
     seed: int = 0
 
 
 def main(config: Config) -> Path:
     """Train all codecs; returns the folder that holds them."""
-    print(choose_device(config.device).reason, flush=True)
+    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     ms.set_seed(config.seed)
     model = load_size(config.model)
     adapters, codecs = create_adapters(model), create_codecs(model)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ascend.device import choose_device
+from ascend.precision import choose_precision
 from recipes import codecs, grouped_alignment, pretrain
 from taichu.batches import MixtureConfig
 from taichu.config import load_size
@@ -43,6 +44,7 @@ class Config:
     floors: str = "demo"
     earlier: str | None = None
     device: str = "auto"
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self):
@@ -61,7 +63,9 @@ def main(config: Config) -> Path:
         print(f"done before, with these settings; delete {out} to start over", said, sep="\n")
         return out
     choose_device(config.device)
+    choose_precision(config.precision)
     common = {"model": config.model, "device": config.device, "seed": config.seed}
+    common["precision"] = config.precision
 
     with clock("data"):
         manifest = str(build_digits(Path(config.data), config.seed))

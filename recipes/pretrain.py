@@ -15,6 +15,7 @@ import numpy as np
 
 from ascend.device import choose_device
 from ascend.operators import describe_forms
+from ascend.precision import choose_precision
 from taichu.batches import Batches, MixtureConfig
 from taichu.config import ModelConfig, load_size
 from taichu.errors import ConfigError, ManifestError
@@ -38,12 +39,14 @@ class Config:
     start: str | None = None
     validation_batches: int = 8
     device: str = "auto"
+    precision: str = "auto"
     seed: int = 0
 
 
 def main(config: Config) -> Path:
     """Train; returns the model folder."""
-    print(choose_device(config.device).reason, describe_forms(), sep="\n", flush=True)
+    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
+    print(describe_forms(), flush=True)
     ms.set_seed(config.seed)
     size, out = load_size(config.model), Path(config.out)
 

@@ -8,6 +8,7 @@ n tokens to be made, H heads, K head size.
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend import operators
 from ascend.operators.attention import by_head
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
@@ -25,6 +26,8 @@ class Continuation(nn.Cell):
         self.backbone = backbone
         self.scores = ops.BatchMatMul(transpose_b=True)
         self.values = ops.BatchMatMul()
+        self.narrow = operators.narrow()
+        self.type = backbone.matmul.type
 
     def read(self, ids_CL, source_CL, coords_CL3, segment_CL, span_CL, *patches_NP):
         """Keys and values (C, H, L, K) of each block, of rows that hold one segment each."""
@@ -54,10 +57,10 @@ class Continuation(nn.Cell):
         backbone = self.backbone
         n = kept[-1].shape[2]
         numbers_n = ops.arange(n).astype(ms.int32)
-        here = (numbers_n == made).astype(ms.float32).reshape((n, 1))
+        here = (numbers_n == made).astype(self.type).reshape((n, 1))
         later = (numbers_n > made).astype(ms.float32) * MASKED
         padding_CL = (segment_CL == 0).astype(ms.float32) * MASKED
-        x_RD = backbone.look_up(ids_R)
+        x_RD = backbone.look_up(ids_R).astype(self.type)
         branch_RD = ops.zeros_like(x_RD)
         cos_RK, sin_RK = backbone.turn(coords_R3)
         written, first = (), 2 * len(backbone.blocks)
@@ -73,21 +76,25 @@ class Continuation(nn.Cell):
                 q, kept[2 * i], kept[2 * i + 1], padding_CL, own_keys, own_values, later
             )
             x_RD, branch_RD = block.feed(x_RD, attention.join_heads(seen_RHK))
-        return (backbone.decode(backbone.normalise(x_RD, branch_RD)), *written)
+        logits_RV = backbone.decode(backbone.normalise(x_RD, branch_RD)).astype(ms.float32)
+        return (logits_RV, *written)
 
     def attend(self, q_RHK, k_CHLK, v_CHLK, padding_CL, k_RHnK, v_RHnK, later_n):
-        """softmax(q k^T / sqrt(K)) v over the condition's tokens and the row's own; (R, H, K).
+        """softmax(q k^T / sqrt(K)) v over the condition's tokens and the row's own; (R, H, K). The
+        softmax is in float32.
 
         The rows of a condition are its queries side by side, so its keys are kept once.
         """
         (R, H, K), (C, _, L, _), n = q_RHK.shape, k_CHLK.shape, k_RHnK.shape[2]
         q_RHK = q_RHK * K**-0.5
         q_CHrK = ops.transpose(q_RHK.reshape((C, R // C, H, K)), (0, 2, 1, 3))
-        read = self.scores(q_CHrK, k_CHLK) + padding_CL.reshape((C, 1, 1, L))
+        read = self.scores(q_CHrK, k_CHLK).astype(ms.float32) + padding_CL.reshape((C, 1, 1, L))
         read_RHL = ops.transpose(read, (0, 2, 1, 3)).reshape((R, H, L))
-        own_RHn = self.scores(q_RHK.reshape((R, H, 1, K)), k_RHnK).reshape((R, H, n)) + later_n
-        p = ops.softmax(ops.concat((read_RHL, own_RHn), -1), -1)
-        p_CHrL = ops.transpose(p[:, :, :L].reshape((C, R // C, H, L)), (0, 2, 1, 3))
+        own_RHn = self.scores(q_RHK.reshape((R, H, 1, K)), k_RHnK).reshape((R, H, n))
+        scores = ops.concat((read_RHL, own_RHn.astype(ms.float32) + later_n), -1)
+        p = ops.softmax(scores, -1).astype(self.type)
+        read_RHL, own_RHn = self.narrow(p, 2, 0, L), self.narrow(p, 2, L, n)
+        p_CHrL = ops.transpose(read_RHL.reshape((C, R // C, H, L)), (0, 2, 1, 3))
         seen_RHK = ops.transpose(self.values(p_CHrL, v_CHLK), (0, 2, 1, 3)).reshape((R, H, K))
-        own_RHK = self.values(p[:, :, L:].reshape((R, H, 1, n)), v_RHnK).reshape((R, H, K))
+        own_RHK = self.values(own_RHn.reshape((R, H, 1, n)), v_RHnK).reshape((R, H, K))
         return seen_RHK + own_RHK

@@ -164,7 +164,8 @@ def _reader(model, segments: list[Segment], rows: int, n: int):
     continuation = model.continuation
     read = model.compiled("read", continuation.read)(*planes, *map(ms.Tensor, batch.patches))
     config, blocks = model.config, len(read) // 2
-    blank = ms.Tensor(np.zeros((rows, config.heads, n, config.head_size), np.float32))
+    shape = rows, config.heads, n, config.head_size
+    blank = ms.Tensor(np.zeros(shape, np.float32)).astype(continuation.type)
     written = (blank,) * (2 * blocks)
     run = model.compiled("step", continuation.step)
 

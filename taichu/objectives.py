@@ -8,7 +8,7 @@ from mindspore import nn, ops
 from ascend import operators
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
-from taichu.vocabulary import Vocabulary, modality_of
+from taichu.vocabulary import JointIds, modality_of
 
 LARGEST_LOG_SCALE = math.log(100.0)  # of alignment's scores, CLIP's bound
 
@@ -33,7 +33,7 @@ class Objective(nn.Cell):
     def __init__(
         self,
         backbone: Backbone,
-        vocabulary: Vocabulary,
+        vocabulary: JointIds,
         alignment_weight: float = 1.5,
         decoding: bool = True,
     ):

@@ -13,30 +13,24 @@ from taichu.errors import CheckpointError
 TEXT = "text"
 
 
-class Vocabulary:
-    """Ids of everything the model reads and writes.
+class JointIds:
+    """Ids of everything the model reads and writes, by number alone.
 
     Args:
-        tokenizer: a SentencePiece model, as bytes.
+        pieces: number of text pieces.
         codes: number of codes of each grid modality, in the model's order.
 
-    Raises:
-        CheckpointError: the bytes are not a SentencePiece model.
+    Attributes:
+        media: the grid modalities. size: V. pad, null, end: control tokens.
     """
 
-    def __init__(self, tokenizer: bytes, codes: dict[str, int]):
-        self.tokenizer = tokenizer
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
-        except RuntimeError:
-            raise CheckpointError("tokenizer.model: not a SentencePiece model") from None
-        self.pieces = self._pieces.get_piece_size()
-        self.media = tuple(codes)
+    def __init__(self, pieces: int, codes: dict[str, int]):
+        self.pieces, self.media = pieces, tuple(codes)
         names = control_tokens(self.media)
-        self._control = {name: self.pieces + i for i, name in enumerate(names)}
-        self._first_code, start = {}, self.pieces + len(names)
+        self._control = {name: pieces + i for i, name in enumerate(names)}
+        self._codes, start = {}, pieces + len(names)
         for modality, count in codes.items():
-            self._first_code[modality] = range(start, start + count)
+            self._codes[modality] = range(start, start + count)
             start += count
         self.size = start
         self.pad, self.null, self.end = (self._control[n] for n in names[2:5])
@@ -55,7 +49,35 @@ class Vocabulary:
 
     def codes(self, modality: str) -> range:
         """The ids of a modality's codes."""
-        return self._first_code[modality]
+        return self._codes[modality]
+
+    @property
+    def ranges(self) -> list[range]:
+        """What a decoded token may be, one range a modality, text first.
+
+        Text may also close its span: how long it is, is part of what is said.
+        """
+        return [range(self.pieces + 1)] + [self._codes[m] for m in self.media]
+
+
+class Vocabulary(JointIds):
+    """The joint ids, and the tokenizer of their text.
+
+    Args:
+        tokenizer: a SentencePiece model, as bytes.
+        codes: number of codes of each grid modality, in the model's order.
+
+    Raises:
+        CheckpointError: the bytes are not a SentencePiece model.
+    """
+
+    def __init__(self, tokenizer: bytes, codes: dict[str, int]):
+        self.tokenizer = tokenizer
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
+        except RuntimeError:
+            raise CheckpointError("tokenizer.model: not a SentencePiece model") from None
+        super().__init__(self._pieces.get_piece_size(), codes)
 
     def encode(self, text: str) -> list[int]:
         """Text -> piece ids; `decode` gives the text back exactly (byte fallback)."""
@@ -65,16 +87,8 @@ class Vocabulary:
         """Piece ids -> text; ids outside the text range are left out."""
         return self._pieces.decode([int(i) for i in ids if i < self.pieces])
 
-    @property
-    def ranges(self) -> list[range]:
-        """What a decoded token may be, one range a modality, text first.
 
-        Text may also close its span: how long it is, is part of what is said.
-        """
-        return [range(self.pieces + 1)] + [self._first_code[m] for m in self.media]
-
-
-def modality_of(vocabulary: Vocabulary) -> np.ndarray:
+def modality_of(vocabulary: JointIds) -> np.ndarray:
     """(V,) int32: index of the modality an id belongs to, text first; control tokens: text."""
     index = np.zeros(vocabulary.size, np.int32)
     for i, ids in enumerate(vocabulary.ranges[1:], start=1):
@@ -91,11 +105,6 @@ def control_tokens(media) -> list[str]:
     for modality in media:
         names += [f"<{modality}>", f"</{modality}>"]
     return names + [f"<{modality}:patch>" for modality in media]
-
-
-def vocabulary_size(pieces: int, codes: dict[str, int]) -> int:
-    """Ids of a vocabulary of so many text pieces and codes, known before a tokenizer is."""
-    return pieces + len(control_tokens(codes)) + sum(codes.values())
 
 
 def train_tokenizer(texts: list[str], pieces: int, folder: Path | str) -> bytes:

@@ -8,7 +8,7 @@ from mindspore import nn, ops
 
 from ascend.operators.form import choose_form, kernel
 from ascend.operators.masked import MASKED
-from ascend.precision import WITH_BFLOAT16, chip, compute_type
+from ascend.precision import compute_type, has_bfloat16
 
 
 class PlainAttention(nn.Cell):
@@ -113,7 +113,8 @@ def seen_pairs(segment_BL, span_BL):
 
 def attention(form: str | None = None) -> nn.Cell:
     """The attention Cell for the current device; see `PlainAttention` for its inputs."""
-    flash = chip() in WITH_BFLOAT16 and compute_type() != ms.float32
+    # its kernel is that of the chips that have bfloat16, too
+    flash = has_bfloat16() and compute_type() != ms.float32
     return choose_form(
         form,
         plain=PlainAttention,

@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": "build the digits, train on them, evaluate, and write a report",
     "data": "build the digits data set, or check a manifest",
     "train": "run a recipe",
+    "ascend": "show what a recipe would run on an Ascend, without one",
     "eval": "measure a model on the test split of a manifest",
     "embed": "turn text and media files into unit vectors",
     "retrieve": "find what of a manifest is nearest to text and media files",
@@ -100,13 +101,13 @@ def add_debug(command: argparse.ArgumentParser):
 
 def describe(error: Exception) -> str:
     """An error in one line."""
-    from ascend.device import DeviceError
+    from ascend.errors import HardwareError
     from modality_adapters.errors import MediaError
     from taichu.errors import TaichuError
 
     line = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (TaichuError, MediaError, DeviceError, OSError)):
+    if isinstance(error, (TaichuError, MediaError, HardwareError, OSError)):
         return line
     return f"{type(error).__name__}: {line[:300]} (--debug shows where)"

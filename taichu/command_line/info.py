@@ -71,7 +71,7 @@ def show_machine(device: str) -> list[tuple[str, str]]:
     from taichu.command_line.train import shipped
     from taichu.config import SIZES, load_size
     from taichu.model import count_parameters
-    from taichu.vocabulary import vocabulary_size
+    from taichu.vocabulary import JointIds
 
     reason = choose_device(device).reason
     lines = [
@@ -88,7 +88,7 @@ def show_machine(device: str) -> list[tuple[str, str]]:
         size = load_size(path.stem)
         adapters = [create_adapter(n, s) for n, s in size.modalities.items()]
         grids = [(a.geometry.tokens, a.geometry.patch_size) for a in adapters]
-        ids = vocabulary_size(size.pieces, {n: codec.codes for n, codec in size.codecs.items()})
+        ids = JointIds(size.pieces, {n: codec.codes for n, codec in size.codecs.items()}).size
         sizes[path.stem] = count_parameters(size, ids, grids)
     for name, count in sorted(sizes.items(), key=lambda item: item[1]):
         lines.append((f"size {name}", f"{count:,} parameters"))

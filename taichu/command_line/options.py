@@ -34,7 +34,8 @@ def inputs(options: argparse.Namespace) -> dict:
 def load_model(options: argparse.Namespace):
     """Choose the device, say so on stderr, and load the model folder."""
     from ascend.device import choose_device
+    from ascend.precision import choose_precision
     from taichu.pretrained import Taichu
 
-    print(choose_device(options.device).reason, file=sys.stderr)
+    print(choose_device(options.device).reason, choose_precision(), sep="\n", file=sys.stderr)
     return Taichu.from_pretrained(options.folder)

@@ -23,13 +23,18 @@ from taichu.errors import ConfigError
 
 
 def add_options(parser: argparse.ArgumentParser):
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a shipped one's name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to its keys")
+    add_recipe(parser)
     parser.add_argument("--device", metavar="NAME", help="auto, Ascend, GPU or CPU; sets device=")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the settings with all defaults, and stop"
     )
     parser.set_defaults(run=run)
+
+
+def add_recipe(parser: argparse.ArgumentParser):
+    """What names a recipe, and changes to it."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a shipped one's name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to its keys")
 
 
 def run(options: argparse.Namespace):

@@ -13,7 +13,7 @@ from taichu.config import ModelConfig, load_size
 from taichu.layout import JOINT, Segment
 from taichu.model import Backbone, IdTable, PatchScale, count_parameters, rotary_frequencies
 from taichu.packing import BatchShape, Layout, pack
-from taichu.vocabulary import vocabulary_size
+from taichu.vocabulary import JointIds
 
 SMALL = ModelConfig(
     width=32, depth=2, heads=4, key_value_heads=2, head_size=12, hidden=40, embedding=10, pieces=0
@@ -175,7 +175,7 @@ def count(name: str) -> int:
     adapters = [create_adapter(n, s) for n, s in config.modalities.items()]
     sizes = [(a.geometry.tokens, a.geometry.patch_size) for a in adapters]
     codes = {name: codec.codes for name, codec in config.codecs.items()}
-    return count_parameters(config, vocabulary_size(config.pieces, codes), sizes)
+    return count_parameters(config, JointIds(config.pieces, codes).size, sizes)
 
 
 @pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from taichu.errors import CheckpointError
-from taichu.vocabulary import Vocabulary, train_tokenizer, vocabulary_size
+from taichu.vocabulary import JointIds, Vocabulary, train_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_ids_are_disjoint_and_text_comes_first(vocabulary):
         control.append(vocabulary.patch(modality))
     everything = [*range(vocabulary.pieces), *control, *image, *audio]
     assert sorted(everything) == list(range(vocabulary.size))
-    assert vocabulary_size(vocabulary.pieces, {"image": 8, "audio": 5}) == vocabulary.size
+    assert JointIds(vocabulary.pieces, {"image": 8, "audio": 5}).size == vocabulary.size
 
 
 def test_decode_leaves_out_what_is_no_text(vocabulary):

@@ -1,0 +1,71 @@
+"""Show what a recipe would run on an Ascend; no Ascend is needed.
+
+`check` compiles the recipe's graphs (training step, prefill, decode, codec) for an Ascend with
+MindSpore's own selection of kernels, over stand-ins of CANN's libraries that are built on the spot
+(g++ and binutils), and shows the kernel of every operator. It fails on an operator without a
+kernel or with a legacy one (aclop). It proves nothing of numbers, memory or CANN's own limits.
+
+examples:
+  taichu ascend check pretrain
+  taichu ascend check recipes/pretrain.yaml model=3.8b --graph step --chip Ascend910_9391"""
+
+import argparse
+import sys
+from collections import Counter
+
+from taichu.command_line.train import add_recipe, load_recipe
+from taichu.errors import TaichuError
+
+
+def add_options(parser: argparse.ArgumentParser):
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="show the kernel of every operator, and fail where one is missing",
+        description=__doc__,
+    )
+    add_recipe(check)
+    check.add_argument(
+        "--graph",
+        action="append",
+        metavar="NAME",
+        help="step, prefill, decode or codec; may be repeated (default: all the recipe runs)",
+    )
+    check.add_argument("--chip", default="Ascend910B2", metavar="NAME", help="as CANN names it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace):
+    from ascend.kernel_check import find_faults, select_kernels
+    from taichu.dry_compile import GRAPHS, graphs_of
+
+    _, config = load_recipe(options.recipe, options.overrides)
+    names = options.graph or graphs_of(config)
+    for name in names:
+        if name not in GRAPHS:
+            raise TaichuError(f"--graph {name}: unknown; there are {', '.join(GRAPHS)}")
+    found, faults = {}, []
+    for name in names:
+        print(f"compiling {name} for {options.chip} ...", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "taichu.dry_compile", name, options.recipe]
+        found[name] = select_kernels([*command, *options.overrides], options.chip)
+        faults += [f"{name}: {fault}" for fault in find_faults(found[name])]
+    print_table(found)
+    if faults:
+        raise TaichuError("; ".join(faults))
+    nodes = sum(selection.count for selection in found.values())
+    print(f"\nall {nodes:,} operators of {len(found)} graphs have a kernel on {options.chip}")
+
+
+def print_table(found: dict):
+    """Operators by kernel, with the number of nodes in each graph."""
+    from ascend.kernel_check.verdict import ALLOWED
+
+    rows = Counter(key for selection in found.values() for key in selection.kernels)
+    order = sorted(rows, key=lambda row: (row[1], row[0]))
+    names = list(found)
+    print(f"{'operator':<28}{'kernel':<10}" + "".join(f"{name:>9}" for name in names))
+    for operator, kernel in order:
+        counts = (found[name].kernels.get((operator, kernel), 0) for name in names)
+        line = f"{operator:<28}{kernel:<10}" + "".join(f"{n or '':>9}" for n in counts)
+        print((line + "  " + ALLOWED.get((operator, kernel), "")).rstrip())
