@@ -35,3 +35,8 @@ class LossScale(nn.Cell):
         good = ops.where(ops.logical_or(full, ops.logical_not(finite)), ops.zeros_like(good), good)
         done = self.assign(self.scale, scale)
         return ops.depend(finite, (done, self.assign(self.good, good)))
+
+
+def scale_loss(loss, loss_scale: LossScale | None):
+    """The loss, a number, times the scale where there is one."""
+    return loss if loss_scale is None else loss * loss_scale.scale.reshape(())

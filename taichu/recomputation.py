@@ -7,12 +7,14 @@ compute inside, one block's share is held at a time.
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend import operators
+from ascend.loss_scale import LossScale, scale_loss
 from taichu.errors import ConfigError
 from taichu.objectives import Objective
 
 
 class RecomputedGradient(nn.Cell):
-    """What ``value_and_grad(objective, None, parameters, has_aux=True)`` gives, in less memory.
+    """What ``value_and_grad`` gives of an objective's scaled loss, in less memory.
 
     ``Cell.recompute()`` does not serve: a graph's first run on the CPU does not keep to the order
     that it asks for, and holds what was to be freed. Here a block is computed again from what
@@ -21,18 +23,20 @@ class RecomputedGradient(nn.Cell):
     Args:
         objective: the loss and the backbone in it.
         parameters: those whose gradients are wanted, in order.
+        loss_scale: what the loss is multiplied by while gradients are taken; None: nothing.
 
-    Inputs: the arrays of a `PackedBatch`. Output: ((loss, parts), gradients).
+    Inputs: the arrays of a `PackedBatch`. Output: ((scaled loss, loss, parts), gradients).
 
     Raises:
         ConfigError: the objective is another, such as a codec's.
     """
 
-    def __init__(self, objective: Objective, parameters):
+    def __init__(self, objective: Objective, parameters, loss_scale: LossScale | None = None):
         super().__init__(auto_prefix=False)
         if not isinstance(objective, Objective):
             raise ConfigError("train.recompute: only the backbone's blocks can be recomputed")
         self.objective, self.backbone = objective, objective.backbone
+        self.loss_scale, self.narrow = loss_scale, operators.narrow()
         self.in_block = [ms.ParameterTuple(b.trainable_params()) for b in self.backbone.blocks]
         place = {p.name: (b, i) for b, held in enumerate(self.in_block) for i, p in enumerate(held)}
         outside = [p for p in parameters if p.name not in place]
@@ -69,7 +73,7 @@ class RecomputedGradient(nn.Cell):
         value, (returned, of_outside) = self.of_loss(x_ND, branch_ND, *others)
         found = ()
         for b in self.backwards:
-            x_ND = kept[b][0] + nothing_of(returned[0])
+            x_ND = kept[b][0] + nothing_of(self.narrow(returned[0], 0, 0, 1))
             of_inputs, of_block = self.through(self.backbone.blocks[b], self.in_block[b])(
                 x_ND, kept[b][1], *where, returned
             )
@@ -88,10 +92,11 @@ class RecomputedGradient(nn.Cell):
         return value, gradients
 
     def finish(self, x_ND, branch_ND, *others):
-        """(loss, parts) of what the last block returned."""
-        return self.objective.loss(self.backbone.normalise(x_ND, branch_ND), *others)
+        """(scaled loss, loss, parts) of what the last block returned."""
+        loss, parts = self.objective.loss(self.backbone.normalise(x_ND, branch_ND), *others)
+        return scale_loss(loss, self.loss_scale), loss, parts
 
 
-def nothing_of(x_ND):
-    """A zero (1, 1) that is computed from x."""
-    return ops.minimum(ops.abs(ops.slice(x_ND, (0, 0), (1, 1))), 0.0)
+def nothing_of(first_D):
+    """A zero (1, D) that is computed from a row."""
+    return ops.clamp(ops.abs(first_D), None, 0.0)

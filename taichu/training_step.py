@@ -5,7 +5,10 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import nn, ops
 
+from ascend.loss_scale import LossScale, scale_loss
+from ascend.operators import assign
 from ascend.operators.adamw import UpdateWait
+from ascend.precision import compute_type
 from taichu.compile_cache import KeptGraph
 from taichu.recomputation import RecomputedGradient
 
@@ -22,6 +25,9 @@ class TrainingStep(nn.Cell):
             objective is then a `taichu.objectives.Objective`.
         graphs: folder of compiled graphs, see `taichu.compile_cache`.
 
+    Where products are computed in float16, the loss is scaled while gradients are taken. A call
+    whose gradients are not finite changes no parameter and no moment.
+
     Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
         only gathers gradients).
     """
@@ -37,13 +43,15 @@ class TrainingStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.objective, self.optimizer = objective, optimizer
         self.accumulate = accumulate
+        self.loss_scale = LossScale() if compute_type() == ms.float16 else None
         if recompute:
-            self.gradient = RecomputedGradient(objective, optimizer.parameters)
+            self.gradient = RecomputedGradient(objective, optimizer.parameters, self.loss_scale)
         else:
-            self.gradient = ms.value_and_grad(objective, None, optimizer.parameters, has_aux=True)
+            parameters = optimizer.parameters
+            self.gradient = ms.value_and_grad(self.scaled, None, parameters, has_aux=True)
         self.calls = 0
         self.wait = UpdateWait(optimizer)
-        self.gathered = None
+        self.gathered, self.assign = None, assign()
         if accumulate > 1:
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
         self._update = KeptGraph(self.update, graphs)
@@ -58,22 +66,34 @@ class TrainingStep(nn.Cell):
         self.wait.sleep(before)
         return outputs
 
+    def scaled(self, *arrays):
+        """(what is differentiated, loss, parts)."""
+        loss, parts = self.objective(*arrays)
+        return scale_loss(loss, self.loss_scale), loss, parts
+
     def gather(self, *arrays):
         """Add a batch's gradients to those gathered."""
-        (loss, parts), gradients = self.gradient(*arrays)
+        (_, loss, parts), gradients = self.gradient(*arrays)
         for i in range(len(gradients)):
-            ops.assign_add(self.gathered[i], gradients[i])
+            self.assign(self.gathered[i], self.gathered[i] + gradients[i])
         return loss, parts, ops.zeros((1,), ms.float32)
 
     def update(self, *arrays):
         """Gradients of a batch (and those gathered), then one update."""
-        (loss, parts), gradients = self.gradient(*arrays)
+        (_, loss, parts), gradients = self.gradient(*arrays)
         if self.gathered is None:
-            return loss, parts, self.optimizer(gradients)
+            return loss, parts, self.optimize(gradients)
         mean = ()
         for i in range(len(gradients)):
             mean += ((self.gathered[i] + gradients[i]) / self.accumulate,)
-        norm = self.optimizer(mean)
+        norm = self.optimize(mean)
         for i in range(len(gradients)):
-            norm = ops.depend(norm, ops.assign(self.gathered[i], ops.zeros_like(gradients[i])))
+            norm = ops.depend(norm, self.assign(self.gathered[i], ops.zeros_like(gradients[i])))
         return loss, parts, norm
+
+    def optimize(self, gradients):
+        """Update the parameters, and the scale where there is one."""
+        if self.loss_scale is None:
+            return self.optimizer(gradients)
+        norm = self.optimizer(gradients, self.loss_scale.scale)
+        return ops.depend(norm, self.loss_scale(norm))

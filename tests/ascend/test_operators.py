@@ -358,6 +358,70 @@ def test_adamw_and_that_all_reads_come_before_its_writes(form):
         assert_near(moment.asnumpy(), expected, 1e-5)
 
 
+@both_forms
+def test_adamw_leaves_out_gradients_that_are_not_finite(form):
+    parameters = [ms.Parameter(np.ones(3, np.float32), "a"), ms.Parameter(ms.Tensor(2.0), "b")]
+    optimizer = operators.AdamW(parameters, 0.1, form=form)
+    step = ms.jit(optimizer.construct)
+    good = [ms.Tensor([1.0, 2.0, 3.0], ms.float32), ms.Tensor(0.5, ms.float32)]
+    step(good)
+    kept = [p.asnumpy().copy() for p in (*parameters, *optimizer.first, *optimizer.second)]
+    for bad in (np.inf, -np.inf, np.nan):
+        norm = step([ms.Tensor([1.0, bad, 3.0], ms.float32), good[1]])
+        assert not np.isfinite(norm.asnumpy()).any()
+    for parameter, before in zip((*parameters, *optimizer.first, *optimizer.second), kept):
+        np.testing.assert_array_equal(parameter.asnumpy(), before)
+    assert int(optimizer.global_step.asnumpy()[0]) == 1
+    step(good)
+    assert int(optimizer.global_step.asnumpy()[0]) == 2
+    assert (parameters[0].asnumpy() < kept[0]).all()
+
+
+@both_forms
+def test_adamw_takes_the_scale_out_of_the_gradients(form):
+    made = []
+    for scale in (1.0, 1024.0):
+        parameters = [ms.Parameter(np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "a")]
+        optimizer = operators.AdamW(parameters, 0.1, clip=0.5, form=form)
+        step = ms.jit(optimizer.construct)
+        for i in range(3):
+            gradient = ms.Tensor(np.full((2, 3), 0.1 * (i + 1) * scale), ms.float32)
+            norm = step([gradient], ms.Tensor([scale], ms.float32))
+        made.append((norm.asnumpy(), parameters[0].asnumpy().copy()))
+        assert norm.asnumpy()[0] == pytest.approx(0.3 * 6**0.5, rel=1e-5)
+    np.testing.assert_allclose(made[0][1], made[1][1], rtol=1e-6)
+
+
+def test_look_up_and_sum_rows():
+    random = np.random.default_rng(12)
+    numbers = np.array([3, 0, 3, 1, 1, 1], np.int32)
+    table, x = random.standard_normal((5, 4)), random.standard_normal((6, 4))
+    check(operators.look_up(), lambda table, numbers: table[numbers], (table,), (numbers,))
+
+    def reference(x, numbers):
+        sums = np.zeros((5, 4))
+        np.add.at(sums, numbers, x)
+        return sums
+
+    sum_rows = operators.sum_rows()
+    check(lambda x, numbers: sum_rows(x, numbers, 5), reference, (x,), (numbers,))
+
+
+@pytest.mark.parametrize("axis, start, length", [(0, 1, 3), (1, 0, 2), (2, 2, 1)])
+def test_narrow(axis, start, length):
+    x = np.random.default_rng(13).standard_normal((4, 2, 3))
+    narrow = operators.narrow()
+    places = [slice(None)] * 3
+    places[axis] = slice(start, start + length)
+    check(lambda x: narrow(x, axis, start, length), lambda x: x[tuple(places)], (x,))
+
+
+def test_matmul_computes_in_the_compute_type():
+    random = np.random.default_rng(14)
+    x, weight = random.standard_normal((5, 8)), random.standard_normal((3, 8))
+    check(operators.Matmul(), lambda x, weight: x @ weight.T, (x, weight))
+
+
 def test_the_form_follows_the_device():
     chosen = type(operators.swiglu()).__name__
     assert chosen == ("CompiledSwiglu" if LIBRARY else "PlainSwiglu")
