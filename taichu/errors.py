@@ -17,5 +17,9 @@ class CheckpointError(TaichuError):
     """A model folder or a training checkpoint is missing, damaged or made for something else."""
 
 
+class DiskFullError(TaichuError):
+    """There is no room on the disk for what was to be saved."""
+
+
 class GenerationError(TaichuError):
     """What was asked of a model cannot be made by it."""
