@@ -7,7 +7,6 @@ many kernels there are is exact. Needs `pip install "taichu[benchmark]"`.
 """
 
 import argparse
-from collections import defaultdict
 
 import numpy as np
 from harness import THREADS, machine, use_threads
@@ -38,16 +37,12 @@ def main():
 def of_ours(size: str, rounds: int) -> dict[str, tuple[int, float]]:
     """Calls and seconds by operator."""
     step = ours(size)[1]
-    from ascend.profile import profile_kernels
+    from ascend.profile import profile_kernels, sum_by_operator
 
     batches = batches_of(size)
     for arrays in batches:
         step(arrays)
-    used = defaultdict(lambda: (0, 0.0))
-    for kernel in profile_kernels(lambda: [step(arrays) for arrays in batches * rounds]):
-        calls, seconds = used[kernel.operator]
-        used[kernel.operator] = calls + kernel.calls, seconds + kernel.seconds
-    return used
+    return sum_by_operator(profile_kernels(lambda: [step(a) for a in batches * rounds]))
 
 
 def of_torch(size: str, rounds: int) -> dict[str, tuple[int, float]]:
