@@ -19,6 +19,7 @@ from taichu.codec import CodecObjective
 from taichu.config import load_size
 from taichu.prepared import prepare, spread
 from taichu.pretrained import create_adapters, create_codecs, save_codecs
+from taichu.profiling import ProfileConfig
 from taichu.trainer import TrainConfig, Trainer
 
 
@@ -29,6 +30,7 @@ class Config:
     cache: str
     model: str
     train: TrainConfig
+    profile: ProfileConfig | None = None
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0
@@ -59,7 +61,8 @@ def main(config: Config) -> Path:
         objective = CodecObjective(codec)
         folder, graphs = out / "training" / name, Path(config.cache) / "graphs"
         title = f"codec {name}"
-        Trainer(objective, batch, ["error"], config.train, folder, None, title, graphs).run()
+        how = config.train, folder, None, title, graphs, config.profile
+        Trainer(objective, batch, ["error"], *how).run()
         save_codecs({name: codec}, model, out)
     return out
 

@@ -26,9 +26,11 @@ from taichu.evaluation import EvaluationConfig, evaluate
 from taichu.model import count_parameters
 from taichu.prepared import prepare
 from taichu.pretrained import Taichu, write_json
+from taichu.profiling import ProfileConfig
 from taichu.report import write_report
 from taichu.report.floors import FLOORS
-from taichu.trainer import TrainConfig, read_log
+from taichu.trainer import TrainConfig
+from taichu.training_log import read_log
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Config:
     alignment: TrainConfig
     train: TrainConfig
     evaluation: EvaluationConfig
+    profile: ProfileConfig | None = None
     floors: str = "demo"
     earlier: str | None = None
     device: str = "auto"
@@ -64,8 +67,8 @@ def main(config: Config) -> Path:
         return out
     choose_device(config.device)
     choose_precision(config.precision)
-    common = {"model": config.model, "device": config.device, "seed": config.seed}
-    common["precision"] = config.precision
+    shared = ("model", "profile", "device", "precision", "seed")
+    common = {name: getattr(config, name) for name in shared}
 
     with clock("data"):
         manifest = str(build_digits(Path(config.data), config.seed))

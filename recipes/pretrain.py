@@ -22,6 +22,7 @@ from taichu.errors import ConfigError, ManifestError
 from taichu.objectives import Objective
 from taichu.prepared import PreparedData, prepare
 from taichu.pretrained import Taichu, create_adapters, load_codecs
+from taichu.profiling import ProfileConfig
 from taichu.trainer import TrainConfig, Trainer
 from taichu.vocabulary import train_tokenizer
 
@@ -35,6 +36,7 @@ class Config:
     model: str
     mixture: MixtureConfig
     train: TrainConfig
+    profile: ProfileConfig | None = None
     tokenizer: str | None = None
     start: str | None = None
     validation_batches: int = 8
@@ -100,6 +102,7 @@ def main(config: Config) -> Path:
         validate if test_batches else None,
         "backbone",
         Path(config.cache) / "graphs",
+        config.profile,
     )
     trainer.run()
     model.save_pretrained(out / "model")

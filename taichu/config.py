@@ -92,7 +92,9 @@ def apply_overrides(content: dict, overrides: list[str]) -> dict:
         *parents, last = key.split(".")
         place = content
         for parent in parents:
-            if not isinstance(place.setdefault(parent, {}), dict):
+            if place.get(parent) is None:  # null may stand where keys can
+                place[parent] = {}
+            if not isinstance(place[parent], dict):
                 raise ConfigError(f"{key}: {parent} holds a value, not keys")
             place = place[parent]
         try:

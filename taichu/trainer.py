@@ -1,9 +1,10 @@
 """The training loop: steps, log, validation, checkpoints, and going on after a stop."""
 
-import json
 import math
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from mindspore import ops
 from tqdm import tqdm
 
 from ascend.operators import AdamW
-from taichu.checkpoint import as_tensors, load_parameters, load_tensors, save_tensors
-from taichu.errors import CheckpointError, TaichuError
+from taichu.checkpoint import as_tensors, load_parameters
+from taichu.checkpoint_folder import CheckpointFolder
+from taichu.console import Console
+from taichu.errors import DiskFullError, TaichuError
+from taichu.hang_watch import HangWatch
+from taichu.interruption import Interruption
 from taichu.prefetch import prefetch
+from taichu.profiling import ProfileConfig, StepProfiler
+from taichu.training_log import TrainingLog, cut_log, draw_curves
 from taichu.training_step import TrainingStep
-
-KEPT = 2  # checkpoints; a damaged one leaves the one before it
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class TrainConfig:
     log_every: int = 10  # steps
     validate_every: int = 0  # steps; 0: at the end only
     checkpoint_every: int = 200  # steps
+    hang_minutes: float = 30.0  # that a step may take, else the process is ended; 0: any
 
 
 class Trainer:
@@ -51,10 +57,11 @@ class Trainer:
         batches: k -> batch with ``arrays()``; a function of k alone.
         part_names: names of the parts, for the log.
         config: see `TrainConfig`.
-        out: folder for checkpoints/, metrics.jsonl and curves.png.
+        out: folder for checkpoints/, metrics.jsonl, curves.png and profile/.
         validate: called now and then, and at the end; returns figures for the log.
         title: what the progress bar is called.
         graphs: folder of compiled graphs, see `taichu.compile_cache`.
+        profile: steps to be profiled, if any.
     """
 
     def __init__(
@@ -67,9 +74,11 @@ class Trainer:
         validate: Callable[[], dict] | None = None,
         title: str = "training",
         graphs: Path | str | None = None,
+        profile: ProfileConfig | None = None,
     ):
         self.objective, self.batches, self.part_names = objective, batches, part_names
         self.config, self.out, self.validate, self.title = config, Path(out), validate, title
+        self.profile, self.checkpoints = profile, CheckpointFolder(self.out / "checkpoints")
         self.optimizer = AdamW(
             objective.trainable_params(),
             config.rate,
@@ -92,8 +101,14 @@ class Trainer:
     def run(self):
         """Train to the end, from the newest checkpoint where there is one.
 
+        SIGTERM and SIGINT end the training after the running step, with a checkpoint. Where a
+        checkpoint finds the disk full, training goes on and the next one tries again.
+
         Raises:
             TaichuError: the loss is no longer finite.
+            CheckpointError: all checkpoints are damaged.
+            DiskFullError: the last checkpoint could not be saved.
+            Terminated, KeyboardInterrupt: after SIGTERM, SIGINT.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -101,13 +116,30 @@ class Trainer:
             return
         print(f"{self.title}: compiling the training step, once ...", flush=True)
         before = self.seconds
-        k = self.config.accumulate
-        batches = prefetch(self.batches, self.step * k, self.config.steps * k)
-        bar = tqdm(total=self.config.steps, initial=self.step, desc=self.title, unit="step")
-        with bar, (self.out / "metrics.jsonl").open("a", encoding="utf-8") as log:
-            self._log = log
-            clock = None
+        with Interruption() as interruption:
+            self._train(interruption)
+            share = self.waited / max(1e-9, self.seconds - before)
+            print(f"{self.title}: {share:.1%} of the time waiting for data", flush=True)
+            draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
+        if interruption.signal:
+            name, folder = interruption.signal.name, self.checkpoints.path
+            print(f"{self.title}: {name}: step {self.step} is saved in {folder}", flush=True)
+            interruption.end()
+
+    def _train(self, interruption: Interruption):
+        k, steps, self._console = self.config.accumulate, self.config.steps, Console(sys.stderr)
+        bar_of = {"desc": self.title, "unit": "step", "file": self._console}
+        with (
+            closing(prefetch(self.batches, self.step * k, steps * k)) as batches,
+            TrainingLog(self.out / "metrics.jsonl") as self._log,
+            tqdm(total=steps, initial=self.step, **bar_of) as bar,
+            StepProfiler(self.profile, self.out / "profile", self.title) as profiler,
+            HangWatch(self.config.hang_minutes) as watch,
+        ):
+            clock = outputs = None
             for batch in self._timed(batches):
+                if self.training_step.calls % k == 0:
+                    profiler.before(self.step + 1, outputs)
                 outputs = self._train_on(batch)
                 if self.training_step.calls % k:
                     continue
@@ -117,6 +149,9 @@ class Trainer:
                 else:
                     self.seconds += time.monotonic() - clock
                 clock = time.monotonic()
+                watch.restart()
+                if profiler.after(self.step, outputs):
+                    clock = time.monotonic()
                 done = self.progress >= 1
                 if self.step % self.config.log_every == 0 or self.step == 1 or done:
                     loss = self._write_log(batch, outputs)
@@ -125,17 +160,16 @@ class Trainer:
                 bar.update()
                 every = self.config.validate_every
                 if self.validate and (done or (every and self.step % every == 0)):
-                    self._write({"step": self.step, "validation": self.validate()})
+                    self._log.write({"step": self.step, "validation": self.validate()})
                     clock = time.monotonic()
-                if done or self.step % self.config.checkpoint_every == 0:
+                    watch.restart()
+                last = done or interruption.signal is not None
+                if last or self.step % self.config.checkpoint_every == 0:
                     self._require_finite(outputs)  # never keep what cannot be gone on from
-                    self.save()
-                if done:
+                    self._save(last)
+                    watch.restart()
+                if last:
                     break
-        batches.close()
-        share = self.waited / max(1e-9, self.seconds - before)
-        print(f"{self.title}: {share:.1%} of the time waiting for data", flush=True)
-        draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
 
     def _timed(self, batches):
         while True:
@@ -183,21 +217,26 @@ class Trainer:
         row["seconds"], row["waited"] = round(self.seconds, 2), round(self.waited, 3)
         if hasattr(batch, "padding"):
             row["padding"] = round(batch.padding, 4)
-        self._write(row)
+        self._log.write(row)
         return row["loss"]
 
-    def _write(self, row: dict):
-        self._log.write(json.dumps(row) + "\n")
-        self._log.flush()
+    def save(self) -> Path:
+        """Write a checkpoint: parameters, moments, and the place in the data.
 
-    def save(self):
-        """Write a checkpoint: parameters, moments, and the place in the data."""
-        folder = self.out / "checkpoints"
+        Raises:
+            DiskFullError: there is no room for it; those before it are left.
+        """
         notes = {"step": self.step, "seconds": self.seconds}
-        path = folder / f"step-{self.step:08d}.safetensors"
-        save_tensors(path, as_tensors(self._state()), notes)
-        for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
-            old.unlink()
+        return self.checkpoints.save(self.step, as_tensors(self._state()), notes)
+
+    def _save(self, last: bool):
+        try:
+            self.save()
+        except DiskFullError as error:
+            if last:
+                raise
+            said = f"{error}; training goes on, and the next checkpoint tries again"
+            tqdm.write(said, self._console)
 
     def _state(self) -> dict[str, ms.Parameter]:
         optimizer = self.optimizer
@@ -205,49 +244,12 @@ class Trainer:
         return {parameter.name: parameter for parameter in state}
 
     def _resume(self):
-        for path in sorted((self.out / "checkpoints").glob("step-*.safetensors"), reverse=True):
-            try:
-                tensors, notes = load_tensors(path)
-            except CheckpointError as error:
-                print(f"{error}; trying the checkpoint before it", flush=True)
-                continue
+        kept = self.checkpoints.load()
+        if kept:
+            tensors, notes, path = kept
             load_parameters(self._state(), tensors, path)
             self.step, self.seconds = notes["step"], notes["seconds"]
             print(f"{self.title}: goes on from step {self.step} ({path})", flush=True)
-            break
         log = self.out / "metrics.jsonl"
-        if log.is_file():  # rows past the checkpoint will be written again
-            rows = [row for row in read_log(log) if row["step"] <= self.step]
-            log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def read_log(path: Path | str) -> list[dict]:
-    """Rows of a metrics.jsonl; a last line cut off by a kill is left out."""
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def draw_curves(log: Path, picture: Path):
-    """Draw every column of a log against the step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [row for row in read_log(log) if "loss" in row]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [n for n in names if n not in ("step", "seconds", "waited", "padding", "rate")]
-    figure, axes = pyplot.subplots(1, max(1, len(names)), figsize=(3 * max(1, len(names)), 2.4))
-    for axis, name in zip(np.atleast_1d(axes), names):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axis.plot(*zip(*points), linewidth=0.8)
-        axis.set_title(name, fontsize=9)
-        axis.tick_params(labelsize=7)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=80)
-    pyplot.close(figure)
+        if log.is_file():
+            cut_log(log, self.step)

@@ -5,6 +5,8 @@ import importlib
 import os
 import sys
 
+from taichu.interruption import Terminated
+
 COMMANDS = {
     "demo": "build the digits, train on them, evaluate, and write a report",
     "data": "build the digits data set, or check a manifest",
@@ -25,7 +27,8 @@ examples:
   taichu train pretrain manifest=data/digits/manifest.jsonl codecs=runs/codecs
   taichu generate runs/demo/model --into image --text "a red seven" --out seven.png
 
-exit codes: 0 done, 1 an error (one line says which), 2 wrong usage, 130 interrupted
+exit codes: 0 done, or stopped by SIGTERM with its training saved, 1 an error (one line says
+which), 2 wrong usage, 130 interrupted, 142 a step of training hung
 `taichu COMMAND --help` explains a command."""
 
 
@@ -49,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(given)
     try:
         return options.run(options) or 0
+    except Terminated:
+        return 0
     except KeyboardInterrupt:
         print("taichu: interrupted", file=sys.stderr)
         return 130

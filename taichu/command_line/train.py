@@ -2,12 +2,14 @@
 
 RECIPE is a YAML file, or the name of one that is shipped (see `taichu info`). Every key can be
 set on the command line: key=value, inner.key=value. A run that was stopped goes on when the same
-command is given again.
+command is given again: SIGTERM and Ctrl-C end a training with a checkpoint, after its running step.
+SIGUSR1 shows the stacks of all threads.
 
 examples:
   taichu train codecs manifest=data/digits/manifest.jsonl out=runs/codecs
   taichu train pretrain manifest=data/digits/manifest.jsonl codecs=runs/codecs train.steps=500
   taichu train my/recipe.yaml --device CPU mixture.groups.text-image=2
+  taichu train pretrain profile.steps=[10,12]
   taichu train pretrain --dry-run"""
 
 import argparse
@@ -20,6 +22,7 @@ import yaml
 
 from taichu.config import apply_overrides, build, load_yaml, nearest
 from taichu.errors import ConfigError
+from taichu.hang_watch import show_stacks_when_asked
 
 
 def add_options(parser: argparse.ArgumentParser):
@@ -38,6 +41,7 @@ def add_recipe(parser: argparse.ArgumentParser):
 
 
 def run(options: argparse.Namespace):
+    show_stacks_when_asked()
     overrides = [*options.overrides]
     if options.device:
         overrides.append(f"device={options.device}")

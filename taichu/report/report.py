@@ -26,7 +26,7 @@ from taichu.report.tables import (
 )
 from taichu.report.wall import retrieval_wall
 from taichu.sampling import Sampling
-from taichu.trainer import read_log
+from taichu.training_log import read_log
 
 TEMPLATE = "report.html.j2"
 

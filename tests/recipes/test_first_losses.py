@@ -7,35 +7,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import soundfile
 from safetensors.numpy import load_file
 
 from recipes import codecs, grouped_alignment, grouped_decoding, joint_decoding, pretrain
 from taichu.batches import MixtureConfig
 from taichu.errors import ConfigError
-from taichu.trainer import TrainConfig, read_log
+from taichu.trainer import TrainConfig
+from taichu.training_log import read_log
 
-SIZE = """
-width: 32
-depth: 1
-heads: 1
-key_value_heads: 1
-head_size: 32
-hidden: 64
-embedding: 16
-pieces: 300
-modalities:
-  image: {shape: [1, 16, 16, 3], patch: [1, 8, 8]}
-  audio: {shape: [16, 1, 16, 1], patch: [8, 1, 8]}
-codecs:
-  image: {levels: [5, 4], width: 32, depth: 1}
-  audio: {levels: [5, 4], width: 32, depth: 1}
-"""
-COLOURS = {"red": (230, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 220), "white": (240,) * 3}
-PLACES = ("top", "bottom")
 FIRST_LOSSES = {
     "codecs.image": [0.416274, 0.338572, 0.340602],
     "codecs.audio": [0.242201, 0.173180, 0.174655],
@@ -45,34 +26,6 @@ FIRST_LOSSES = {
     "joint_decoding": [6.960905, 6.109797, 5.793257],
 }
 THREE_STEPS = TrainConfig(steps=3, log_every=1)
-
-
-@pytest.fixture(scope="module")
-def common(cpu, tmp_path_factory) -> dict:
-    """What every recipe is given: eight pictures and sounds to train on, four to validate."""
-    folder = tmp_path_factory.mktemp("first_losses")
-    (folder / "size.yaml").write_text(SIZE, encoding="utf-8")
-    random = np.random.default_rng(3)
-    rows = []
-    for number in range(12):
-        colour, place = list(COLOURS)[number % 4], PLACES[number // 4 % 2]
-        picture = random.integers(0, 40, (16, 16, 3), np.uint8)
-        top = 1 if place == "top" else 9
-        picture[top : top + 6, 4:12] = COLOURS[colour][::-1]  # OpenCV writes blue first
-        cv2.imwrite(str(folder / f"{number}.png"), picture)
-        pitch = 200 + 150 * (number % 4)
-        sound = 0.4 * np.sin(2 * np.pi * pitch * np.arange(5120) / 8000)
-        sound += 0.01 * random.standard_normal(5120)
-        soundfile.write(folder / f"{number}.wav", sound, 8000)
-        split = "train" if number < 8 else "test"
-        media = {"image": f"{number}.png", "audio": f"{number}.wav"}
-        rows.append(
-            {"id": str(number), "split": split, "text": f"{colour} at the {place}", **media}
-        )
-    manifest = folder / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    plain = {"manifest": manifest, "model": folder / "size.yaml", "cache": folder / "cache"}
-    return {**{name: str(path) for name, path in plain.items()}, "device": "CPU", "seed": 0}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from taichu.errors import TaichuError
-from taichu.trainer import TrainConfig, Trainer, read_log
+from taichu.trainer import TrainConfig, Trainer
+from taichu.training_log import read_log
 
 STEPS = 60
 # a program of its own, for only a process can be killed; PAUSE keeps it from ending before

@@ -28,6 +28,17 @@ def test_a_file_of_ones_own(taichu, tmp_path):
     assert config.train.steps == 5 and config.train.rate == 1e-4
 
 
+def test_a_key_that_is_null_can_be_given_its_inner_keys():
+    for recipe in ("codecs", "pretrain", "demo"):
+        assert load_recipe(recipe, [])[1].profile is None
+        _, config = load_recipe(recipe, ["profile.steps=[10,12]"])
+        assert config.profile.steps == (10, 12)
+    with pytest.raises(ConfigError, match="profile.steps: must hold 2 values, not 1"):
+        load_recipe("codecs", ["profile.steps=[10]"])
+    with pytest.raises(ConfigError, match="seed.x: seed holds a value, not keys"):
+        load_recipe("codecs", ["seed.x=1"])
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
