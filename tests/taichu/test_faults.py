@@ -268,6 +268,10 @@ def test_training_goes_on_while_the_disk_is_full(cpu, small_disk, tmp_path, caps
 def test_what_is_printed_may_go_to_the_full_disk(cpu, small_disk, monkeypatch):
     output = small_disk / "output.txt"
 
+    def slowly(k):
+        time.sleep(0.03)  # the bar is drawn ten times a second
+        return draw(k)
+
     def validate():
         if run.step == 10:
             fill(small_disk / "filler")
@@ -276,8 +280,8 @@ def test_what_is_printed_may_go_to_the_full_disk(cpu, small_disk, monkeypatch):
             (small_disk / "filler").unlink()
         return {}
 
-    run = trainer(small_disk, validate=validate, validate_every=10, steps=24)
-    with output.open("w") as stream:
+    run = trainer(small_disk, slowly, validate, validate_every=10, steps=24)
+    with output.open("a") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         run.run()
     assert checkpoints(small_disk) == [20, 24]
