@@ -10,10 +10,9 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import ops
 from tqdm import tqdm
 
-from ascend.operators import AdamW
+from ascend.operators import AdamW, assign
 from taichu.checkpoint import as_tensors, load_parameters
 from taichu.checkpoint_folder import CheckpointFolder
 from taichu.console import Console
@@ -24,6 +23,9 @@ from taichu.prefetch import prefetch
 from taichu.profiling import ProfileConfig, StepProfiler
 from taichu.training_log import TrainingLog, cut_log, draw_curves
 from taichu.training_step import TrainingStep
+
+# updates left out in a row that end a run: float16 may leave out 16 until its scale has come down
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Trainer:
         )
         how = config.accumulate, config.recompute
         self.training_step = TrainingStep(objective, self.optimizer, *how, graphs)
+        self.assign = assign()
         self.step, self.seconds = 0, 0.0
+        self.made, self.made_at = 0, 0  # updates made, and the step at which that was last seen
         self.waited = 0.0  # seconds of them, in this process, that no batch was ready
 
     @property
@@ -104,8 +108,10 @@ class Trainer:
         SIGTERM and SIGINT end the training after the running step, with a checkpoint. Where a
         checkpoint finds the disk full, training goes on and the next one tries again.
 
+        An update whose gradients are not finite is left out, and counted in the log.
+
         Raises:
-            TaichuError: the loss is no longer finite.
+            TaichuError: nothing but such updates for long.
             CheckpointError: all checkpoints are damaged.
             DiskFullError: the last checkpoint could not be saved.
             Terminated, KeyboardInterrupt: after SIGTERM, SIGINT.
@@ -165,7 +171,7 @@ class Trainer:
                     watch.restart()
                 last = done or interruption.signal is not None
                 if last or self.step % self.config.checkpoint_every == 0:
-                    self._require_finite(outputs)  # never keep what cannot be gone on from
+                    self._require_updates()
                     self._save(last)
                     watch.restart()
                 if last:
@@ -192,33 +198,37 @@ class Trainer:
 
     def _train_on(self, batch):
         # assign writes in place; set_data would leave the compiled graph with the old value
-        ops.assign(self.optimizer.learning_rate, ms.Tensor(self.rate(), ms.float32))
+        self.assign(self.optimizer.learning_rate, ms.Tensor(self.rate(), ms.float32))
         return self.training_step(*map(ms.Tensor.from_numpy, batch.arrays()))
 
-    def _require_finite(self, outputs):
-        loss, _, norm = outputs  # gradients that are not finite spoil the parameters too
-        if not (np.isfinite(loss.asnumpy()).all() and np.isfinite(norm.asnumpy()).all()):
+    def _require_updates(self):
+        made = int(self.optimizer.global_step.asnumpy()[0])
+        if made > self.made:
+            self.made, self.made_at = made, self.step
+        elif self.step - self.made_at >= PATIENCE:
             raise TaichuError(
-                f"{self.title}: the loss is not finite at step {self.step}; lower train.rate "
-                f"(the last good checkpoint is in {self.out / 'checkpoints'})"
+                f"{self.title}: no gradient was finite from step {self.made_at + 1} "
+                f"to {self.step}; lower train.rate "
+                f"(the last good checkpoint is in {self.checkpoints.path})"
             )
 
     def _write_log(self, batch, outputs) -> float:
         loss, parts, norm = (np.atleast_1d(o.asnumpy()) for o in outputs)
-        self._require_finite(outputs)
-        row = {
-            "step": self.step,
-            "loss": float(loss[0]),
-            "rate": self.rate(),
-            "norm": float(norm[0]),
-        }
+        self._require_updates()
+        row = {"step": self.step, "rate": self.rate()}
+        for name, value in (("loss", float(loss[0])), ("norm", float(norm[0]))):
+            if math.isfinite(value):  # JSON has no other numbers
+                row[name] = value
         # a part that is 0 is of something that this batch does not hold
-        row.update({n: round(float(p), 5) for n, p in zip(self.part_names, parts) if p})
+        named = zip(self.part_names, map(float, parts))
+        row.update({n: round(p, 5) for n, p in named if p and math.isfinite(p)})
         row["seconds"], row["waited"] = round(self.seconds, 2), round(self.waited, 3)
+        if self.step > self.made:
+            row["left_out"] = self.step - self.made
         if hasattr(batch, "padding"):
             row["padding"] = round(batch.padding, 4)
         self._log.write(row)
-        return row["loss"]
+        return float(loss[0])
 
     def save(self) -> Path:
         """Write a checkpoint: parameters, moments, and the place in the data.
@@ -241,6 +251,8 @@ class Trainer:
     def _state(self) -> dict[str, ms.Parameter]:
         optimizer = self.optimizer
         state = [*optimizer.parameters, *optimizer.first, *optimizer.second, optimizer.global_step]
+        if self.training_step.loss_scale:
+            state += self.training_step.loss_scale.get_parameters()
         return {parameter.name: parameter for parameter in state}
 
     def _resume(self):
@@ -249,6 +261,7 @@ class Trainer:
             tensors, notes, path = kept
             load_parameters(self._state(), tensors, path)
             self.step, self.seconds = notes["step"], notes["seconds"]
+            self.made_at = self.step
             print(f"{self.title}: goes on from step {self.step} ({path})", flush=True)
         log = self.out / "metrics.jsonl"
         if log.is_file():

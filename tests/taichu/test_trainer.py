@@ -189,8 +189,8 @@ def test_the_rate_warms_up_and_falls_by_a_cosine(cpu, tmp_path):
 
 
 @pytest.mark.parametrize("log_every", [1, 100])
-def test_a_loss_that_is_not_finite_ends_the_run(cpu, tmp_path, log_every):
-    """Its checkpoint must be from before, however seldom the loss is logged."""
+def test_losses_that_are_not_finite_end_the_run(cpu, tmp_path, log_every):
+    """However seldom the loss is logged; its checkpoints hold what was before them."""
     config = TrainConfig(steps=50, log_every=log_every, checkpoint_every=4)
 
     def spoiled(k):
@@ -199,13 +199,33 @@ def test_a_loss_that_is_not_finite_ends_the_run(cpu, tmp_path, log_every):
     trainer = Trainer(Line(), spoiled, ["error"], config, tmp_path, title="line")
     with pytest.raises(TaichuError) as caught:
         trainer.run()
-    step = 10 if log_every == 1 else 12
-    assert str(caught.value).startswith(f"line: the loss is not finite at step {step}; lower")
+    # the ninth is seen at the eleventh step where a checkpoint looks first
+    first, last = (10, 29) if log_every == 1 else (13, 32)
+    said = f"line: no gradient was finite from step {first} to {last}; lower train.rate"
+    assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000008"]
+    assert [path.stem for path in checkpoints(tmp_path)] == ["step-00000024", "step-00000028"]
     again = Trainer(Line(), draw, ["error"], config, tmp_path)
     again._resume()
-    assert again.step == 8 and np.isfinite(again.objective.weight.asnumpy()).all()
+    assert again.step == 28 and int(again.optimizer.global_step.asnumpy()[0]) == 9
+    assert np.isfinite(again.objective.weight.asnumpy()).all()
+    rows = read_log(tmp_path / "metrics.jsonl")
+    assert [row.get("left_out") for row in rows if row["step"] in (9, 12)] == (
+        [None, 3] if log_every == 1 else []
+    )
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_run_goes_on_behind_losses_that_are_not_finite(cpu, tmp_path):
+    """Two spoiled batches change nothing: the rest is what it would be without them."""
+
+    def spoiled(k):
+        return Points(np.full((4, 3), np.nan, np.float32)) if k in (3, 4) else draw(k)
+
+    config = TrainConfig(steps=30, log_every=1, checkpoint_every=30)
+    Trainer(Line(), spoiled, ["error"], config, tmp_path).run()
+    rows = read_log(tmp_path / "metrics.jsonl")
+    assert rows[-1]["left_out"] == 2 and rows[-1]["loss"] < rows[0]["loss"]
 
 
 def test_a_log_has_each_step_once(cpu, tmp_path):
