@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": "build the digits, train on them, evaluate, and write a report",
     "data": "build the digits data set, or check a manifest",
     "train": "run a recipe",
+    "launch": "run a recipe on several devices, or machines",
     "ascend": "show what a recipe would run on an Ascend, without one",
     "eval": "measure a model on the test split of a manifest",
     "embed": "turn text and media files into unit vectors",

@@ -1,4 +1,4 @@
-"""A launch in a process of its own, as only a process can be sent signals, and a machine made up."""
+"""A launch in a process of its own, since only a process can be sent signals; a made-up machine."""
 
 import os
 import subprocess
