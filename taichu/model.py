@@ -12,6 +12,8 @@ from mindspore import nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from ascend import operators
+from ascend.device_matrix import Axis, device_matrix
+from ascend.sharding import Part, Place, axes_of
 from taichu.config import ModelConfig
 
 
@@ -19,16 +21,31 @@ class Linear(nn.Cell):
     """y = x W^T (+ b), x (N, I), W (O, I); y is of the compute type.
 
     Weights start with variance ``gain``^2 / I, so that a normalised input keeps its size.
+
+    Args:
+        inputs, outputs: I and O, of the whole map.
+        split: what of it the ranks of the tensor axis share out: "outputs", each making its own,
+            "inputs", each adding its own to the sum, or None.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = False, gain: float = 1.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        bias: bool = False,
+        gain: float = 1.0,
+        split: str | None = None,
+    ):
         super().__init__()
-        self.weight = _normal((outputs, inputs), gain * inputs**-0.5)
-        self.bias = ms.Parameter(np.zeros(outputs, np.float32)) if bias else None
-        self.matmul = operators.Matmul()
+        deviation = gain * inputs**-0.5
+        self.weight = draw_matrix((outputs, inputs), deviation, split, shared_out=True)
+        self.bias = zeros(outputs, split) if bias else None
+        self.matmul, self.whole = operators.Matmul(), whole(self.weight)
+        axis = device_matrix().tensor if split == "inputs" else Axis("tensor")
+        self.sum = operators.collective(operators.SumOutputs, axis)
 
     def construct(self, x_NI):
-        y_NO = self.matmul(x_NI, self.weight)
+        y_NO = self.sum(self.matmul(x_NI, self.whole(self.weight)))
         if self.bias is not None:
             y_NO = y_NO + self.bias.astype(y_NO.dtype)
         return y_NO
@@ -53,22 +70,34 @@ class NormedRotary(nn.Cell):
         super().__init__()
         self.weight = ms.Parameter(np.ones(head_size, np.float32))
         self.rotary = operators.normed_rotary(epsilon)
+        self.share = operators.collective(operators.SumGradients, device_matrix().tensor)
 
     def construct(self, x_NHK, cos_NK, sin_NK):
-        return self.rotary(x_NHK, self.weight, cos_NK, sin_NK)
+        return self.rotary(x_NHK, self.share(self.weight), cos_NK, sin_NK)
 
 
 class Attention(nn.Cell):
-    """Grouped-query attention (Ainslie et al., 2305.13245) with optional query/key norm."""
+    """Grouped-query attention (Ainslie et al., 2305.13245) with optional query/key norm.
+
+    Ranks of the tensor axis share out the heads; ranks of the sequence axis hold a share of each
+    row's tokens, and swap it for a share of the heads while tokens look at each other.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
-        self.heads, self.groups, self.head_size = H, G, K
-        self.query = Linear(D, H * K, config.bias)
-        self.key = Linear(D, G * K, config.bias)
-        self.value = Linear(D, G * K, config.bias)
-        self.output = Linear(H * K, D, gain=(2 * config.depth) ** -0.5)
+        tensor, sequence = device_matrix().tensor, device_matrix().sequence
+        for heads in (H, G):
+            Part((heads,)).split(0, tensor, "heads").split(0, sequence, "heads")
+        self.heads, self.groups, self.head_size = H // tensor.size, G // tensor.size, K
+        self.query = Linear(D, H * K, config.bias, split="outputs")
+        self.key = Linear(D, G * K, config.bias, split="outputs")
+        self.value = Linear(D, G * K, config.bias, split="outputs")
+        self.output = Linear(H * K, D, gain=(2 * config.depth) ** -0.5, split="inputs")
+        self.share = operators.collective(operators.SumGradients, tensor)
+        self.sequence = sequence.size
+        self.to_heads = operators.collective(operators.SwapHeads, sequence)
+        self.to_tokens = operators.collective(operators.SwapHeads, sequence, True)
         self.normed = config.query_key_norm
         if self.normed:
             self.query_norm = NormedRotary(K, config.norm_epsilon)
@@ -79,8 +108,21 @@ class Attention(nn.Cell):
 
     def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
         q_NHK, k_NGK, v_NGK = self.project(x_ND, cos_NK, sin_NK)
-        out_NHK = self.attention(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
+        if self.sequence > 1:
+            out_NHK = self.swapped(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
+        else:
+            out_NHK = self.attention(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
         return self.join_heads(out_NHK)
+
+    def swapped(self, q_NHK, k_NGK, v_NGK, segment_BL, span_BL):
+        """The attention of a share of the tokens, by all tokens of a share of the heads."""
+        (B, L), K = segment_BL.shape, self.head_size
+        every = ()
+        for x_NXK in (q_NHK, k_NGK, v_NGK):
+            x_BLXK = self.to_heads(x_NXK.reshape((B, L // self.sequence, -1, K)))
+            every += (x_BLXK.reshape((B * L, -1, K)),)
+        out_NHK = self.attention(*every, segment_BL, span_BL)
+        return self.to_tokens(out_NHK.reshape((B, L, -1, K))).reshape((-1, self.heads, K))
 
     def join_heads(self, out_NHK):
         """What the heads found (N, H, K) -> (N, D)."""
@@ -89,6 +131,7 @@ class Attention(nn.Cell):
     def project(self, x_ND, cos_NK, sin_NK):
         """Queries (N, H, K), keys and values (N, G, K); queries and keys turned by their place."""
         H, G, K = self.heads, self.groups, self.head_size
+        x_ND = self.share(x_ND)
         q_NHK = self.query(x_ND).reshape((-1, H, K))
         k_NGK = self.key(x_ND).reshape((-1, G, K))
         v_NGK = self.value(x_ND).reshape((-1, G, K))
@@ -106,12 +149,14 @@ class FeedForward(nn.Cell):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate = Linear(config.width, config.hidden)
-        self.up = Linear(config.width, config.hidden)
-        self.down = Linear(config.hidden, config.width, gain=(2 * config.depth) ** -0.5)
+        D, F = config.width, config.hidden
+        self.gate, self.up = Linear(D, F, split="outputs"), Linear(D, F, split="outputs")
+        self.down = Linear(F, D, gain=(2 * config.depth) ** -0.5, split="inputs")
         self.swiglu = operators.swiglu()
+        self.share = operators.collective(operators.SumGradients, device_matrix().tensor)
 
     def construct(self, x_ND):
+        x_ND = self.share(x_ND)
         return self.down(self.swiglu(self.gate(x_ND), self.up(x_ND)))
 
 
@@ -164,7 +209,7 @@ class PatchEmbedder(nn.Cell):
     def of_scaled(self, patches_NP, scale):
         """What `construct` gives for scale(patches), in one pass over the patches: the scale goes
         into the map's weight, and the mean, as it is one for each place, into the places."""
-        weight_DP = self.linear.weight / scale.deviation
+        weight_DP = self.linear.whole(self.linear.weight) / scale.deviation
         offset_TD = self.place + self.linear.bias - self.linear.matmul(scale.mean, weight_DP)
         return add_by_place(self.linear.matmul(patches_NP, weight_DP), offset_TD)
 
@@ -221,21 +266,20 @@ class IdTable(nn.Cell):
 
     def __init__(self, vocabulary_size: int, levels: list[tuple[int, ...]], width: int):
         super().__init__()
-        self.own = _normal((vocabulary_size, width), width**-0.5)
-        self.spelled = bool(levels)
+        self.own = draw_matrix((vocabulary_size, width), width**-0.5, shared_out=True)
+        self.whole, self.spelled = whole(self.own), bool(levels)
         if not self.spelled:
             return
         spelling_CR = spell_codes(levels)
         codes, digits = spelling_CR.shape
-        self.digits = _normal((digits, width), width**-0.5)
+        self.digits = draw_matrix((digits, width), width**-0.5)
         # half of a code's size is its own, half its digits'
         share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
         self.spell = _Spell(spelling_CR * share_C1, vocabulary_size, width)
 
     def construct(self):
-        if not self.spelled:
-            return self.own
-        return self.spell(self.own, self.digits)
+        own_VD = self.whole(self.own)
+        return self.spell(own_VD, self.digits) if self.spelled else own_VD
 
 
 class _Spell(nn.Cell):
@@ -316,6 +360,9 @@ class Backbone(nn.Cell):
         self.matmul = operators.Matmul()
         self.rows, self.sum_rows = operators.look_up(), operators.sum_rows()
         self.narrow = operators.narrow()
+        sequence = device_matrix().sequence
+        self.share, self.shares = sequence.index, sequence.size
+        self.gather = operators.collective(operators.GatherRows, sequence)
         self.projection = Linear(D, config.embedding)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / temperature); it
         # starts at twice CLIP's 0.07, as batches of tens of pairs want; of shape (1,) since
@@ -328,12 +375,27 @@ class Backbone(nn.Cell):
         cos_NK, sin_NK = self.turn(coords_BL3)
         for block in self.blocks:
             x_ND, branch_ND = block(x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL)
-        return self.normalise(x_ND, branch_ND)
+        return self.all_tokens(self.normalise(x_ND, branch_ND), ids_BL.shape[1])
 
     def normalise(self, x_ND, branch_ND):
         """What `decode` and `embed` read, of what the last block returned."""
         _, out_ND = self.norm(x_ND, branch_ND)
         return out_ND
+
+    def own_tokens(self, x_BL):
+        """The share of each row's tokens that is this rank's, along the sequence axis."""
+        if self.shares == 1:
+            return x_BL
+        share = x_BL.shape[1] // self.shares
+        return self.narrow(x_BL, 1, self.share * share, share)
+
+    def all_tokens(self, hidden_ND, length: int):
+        """What the ranks of the sequence axis have of rows of so many tokens, put together."""
+        if self.shares == 1:
+            return hidden_ND
+        hidden_BLD = hidden_ND.reshape((-1, length // self.shares, self.width))
+        hidden_LBD = self.gather(ops.transpose(hidden_BLD, (1, 0, 2)))
+        return ops.transpose(hidden_LBD, (1, 0, 2)).reshape((-1, self.width))
 
     def look_up(self, ids_N):
         """Ids (N,) -> their vectors (N, D), of entries of size 1 as those of patches.
@@ -349,6 +411,7 @@ class Backbone(nn.Cell):
         rows = [ops.zeros((1, self.width), self.matmul.type)]
         for scale, embedder, patches in zip(self.patch_scales, self.patch_embedders, patches_NP):
             rows.append(embedder.of_scaled(patches, scale))
+        ids_BL, source_BL = self.own_tokens(ids_BL), self.own_tokens(source_BL)
         source_N = source_BL.reshape((-1,))
         is_id_N1 = (source_N == 0).astype(ms.float32).reshape((-1, 1))
         ids_ND = (self.look_up(ids_BL.reshape((-1,))) * is_id_N1).astype(self.matmul.type)
@@ -356,6 +419,7 @@ class Backbone(nn.Cell):
 
     def turn(self, coords_BL3):
         """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
+        coords_BL3 = self.own_tokens(coords_BL3)
         angle_NK = ops.matmul(coords_BL3.reshape((-1, 3)).astype(ms.float32), self.frequencies_3K)
         return ops.cos(angle_NK), ops.sin(angle_NK)
 
@@ -420,5 +484,39 @@ def count_parameters(
     )
 
 
-def _normal(shape: tuple[int, ...], deviation: float) -> ms.Parameter:
-    return ms.Parameter(initializer(Normal(deviation), shape, ms.float32))
+def draw_matrix(
+    shape: tuple[int, int], deviation: float, split: str | None = None, shared_out: bool = False
+) -> ms.Parameter:
+    """This rank's part of a matrix (O, I) of normally distributed numbers, which all ranks draw.
+
+    Args:
+        shape: of the whole matrix.
+        split: "outputs" or "inputs", shared out over the tensor axis, or None.
+        shared_out: whether replicas share out its rows where the layout says so (ZeRO-3) and their
+            number allows it.
+    """
+    part, chosen = Part(shape), device_matrix()
+    if split:
+        part.split(0 if split == "outputs" else 1, chosen.tensor, f"{split} of a matrix")
+    sharded = shared_out and chosen.shard == "parameters"
+    sharded = sharded and part.shape[0] % chosen.replica.size == 0
+    if sharded:
+        part.split(0, chosen.replica, "rows")
+    drawn = initializer(Normal(deviation), shape, ms.float32)
+    if part.place != Place.of_whole(part.shape):
+        drawn = ms.Tensor(part.place.cut(drawn.init_data().asnumpy(), part.shape))
+    return part.mark(ms.Parameter(drawn))
+
+
+def zeros(outputs: int, split: str | None = None) -> ms.Parameter:
+    """This rank's part of a bias; see `draw_matrix`."""
+    part = Part((outputs,))
+    if split == "outputs":
+        part.split(0, device_matrix().tensor, "outputs of a matrix")
+    return part.mark(ms.Parameter(np.zeros(part.shape, np.float32)))
+
+
+def whole(parameter: ms.Parameter) -> nn.Cell:
+    """The Cell that gives a parameter with the rows of all replicas."""
+    axis = device_matrix().replica if "replica" in axes_of(parameter) else Axis("replica")
+    return operators.collective(operators.GatherWeights, axis)

@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ascend import operators
+from ascend.device_matrix import device_matrix
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
 from taichu.vocabulary import JointIds, modality_of
@@ -44,6 +45,10 @@ class Objective(nn.Cell):
         self.modalities = 1 + len(vocabulary.media)
         self.matmul = ops.MatMul(transpose_b=True)
         self.rows, self.narrow = operators.look_up(), operators.narrow()
+        data = device_matrix().data
+        self.rank, self.ranks = data.index, data.size
+        self.gather = operators.collective(operators.GatherRows, data)
+        self.sum = operators.collective(operators.SumOutputs, data)
         self.cross_entropy = operators.cross_entropy()
         self.modality_of_V = ms.Tensor(modality_of(vocabulary))
 
@@ -97,23 +102,38 @@ class Objective(nn.Cell):
     def contrast(self, left_EC, right_EC, group_E, caption_E):
         """Symmetric InfoNCE (CLIP 2103.00020, fig. 3; VALOR eq. 2) within each group.
 
-        A pair's negatives are the other pairs of its group whose caption differs. Returns the mean
-        over pairs, and the share of pairs whose left side ranks its own right side first.
+        A pair's negatives are the other pairs of its group whose caption differs, on all ranks of
+        the data axis: A of them, of which E are this rank's. Returns the mean over pairs, and the
+        share of pairs whose left side ranks its own right side first; between ranks each returns
+        its part of these, so that the ranks' mean is the whole.
         """
         E = group_E.shape[0]
+        A = E * self.ranks
+        own_E = ops.arange(E).astype(ms.int32) + self.rank * E
+        itself_EA = (own_E.reshape((E, 1)) == ops.arange(A).astype(ms.int32)).astype(ms.float32)
+        bias_EA = self.negative_bias(group_E, caption_E, itself_EA)
         scale = ops.exp(ops.clamp(self.backbone.log_scale, None, LARGEST_LOG_SCALE))
-        scores_EE = self.matmul(left_EC, right_EC) * scale
-        bias_EE = negative_bias(group_E, caption_E)
-        own_E = ops.arange(E).astype(ms.int32)
-        all_E2 = ops.broadcast_to(ops.arange(0, 2 * E, E).astype(ms.int32), (E, 2))
-        forward_E = self.cross_entropy(scores_EE + bias_EE, own_E, all_E2)
-        backward_E = self.cross_entropy(ops.transpose(scores_EE, (1, 0)) + bias_EE, own_E, all_E2)
+        forth_EA = self.matmul(left_EC, self.gather(right_EC)) * scale + bias_EA
+        back_EA = self.matmul(right_EC, self.gather(left_EC)) * scale + bias_EA
+        all_E2 = ops.broadcast_to(ops.arange(0, 2 * A, A).astype(ms.int32), (E, 2))
+        forth_E = self.cross_entropy(forth_EA, own_E, all_E2)
+        back_E = self.cross_entropy(back_EA, own_E, all_E2)
         used_E = (group_E >= 0).astype(ms.float32)
-        count = ops.clamp(used_E.sum(), 1.0)
-        ranked_EE = ops.stop_gradient(scores_EE + bias_EE)
-        own_score_E = (ranked_EE * ops.eye(E, E, ms.float32)).sum(1)
-        hit = ((own_score_E >= ops.amax(ranked_EE, 1)).astype(ms.float32) * used_E).sum() / count
-        return (0.5 * (forward_E + backward_E) * used_E).sum() / count, hit
+        share = ops.clamp(self.sum(used_E.sum().reshape((1,))), 1.0).reshape(()) / self.ranks
+        ranked_EA = ops.stop_gradient(forth_EA)
+        own_score_E = (ranked_EA * itself_EA).sum(1)
+        hits = ((own_score_E >= ops.amax(ranked_EA, 1)).astype(ms.float32) * used_E).sum()
+        return (0.5 * (forth_E + back_E) * used_E).sum() / share, hits / share
+
+    def negative_bias(self, group_E, caption_E, itself_EA):
+        """(E, A): 0 for a pair itself and its negatives, MASKED for pairs that do not count."""
+        E = group_E.shape[0]
+        # between ranks as floats, which are exact to 2^24 and sent by every kind of device
+        groups_E, captions_E = group_E.astype(ms.float32), caption_E.astype(ms.float32)
+        same_group = groups_E.reshape((E, 1)) == self.gather(groups_E).reshape((1, -1))
+        same_caption = captions_E.reshape((E, 1)) == self.gather(captions_E).reshape((1, -1))
+        negative_EA = ops.logical_and(same_group, ops.logical_not(same_caption))
+        return (1.0 - itself_EA) * (1.0 - negative_EA.astype(ms.float32)) * MASKED
 
     def by_modality(self, losses_M, targets_M, weights_M):
         """Mean loss of each modality's targets, unweighted; for the log only."""
@@ -124,13 +144,3 @@ class Objective(nn.Cell):
             used_M = ops.logical_and(kind_M == index, weights_M > 0).astype(ms.float32)
             means.append((losses_M * used_M).sum() / ops.clamp(used_M.sum(), 1.0))
         return means
-
-
-def negative_bias(group_E, caption_E):
-    """(E, E): 0 for a pair itself and its negatives, MASKED for pairs that do not count."""
-    E = group_E.shape[0]
-    same_group = group_E.reshape((E, 1)) == group_E.reshape((1, E))
-    same_caption = caption_E.reshape((E, 1)) == caption_E.reshape((1, E))
-    itself = ops.eye(E, E, ms.float32)
-    negative = ops.logical_and(same_group, ops.logical_not(same_caption)).astype(ms.float32)
-    return (1.0 - itself) * (1.0 - negative) * MASKED

@@ -93,7 +93,9 @@ class RecomputedGradient(nn.Cell):
 
     def finish(self, x_ND, branch_ND, *others):
         """(scaled loss, loss, parts) of what the last block returned."""
-        loss, parts = self.objective.loss(self.backbone.normalise(x_ND, branch_ND), *others)
+        hidden_ND = self.backbone.normalise(x_ND, branch_ND)
+        hidden_ND = self.backbone.all_tokens(hidden_ND, others[0].shape[1])
+        loss, parts = self.objective.loss(hidden_ND, *others)
         return scale_loss(loss, self.loss_scale), loss, parts
 
 

@@ -12,6 +12,15 @@ from ascend.operators.adamw import AdamW
 from ascend.operators.add_rms_norm import add_rms_norm
 from ascend.operators.assign import assign
 from ascend.operators.attention import attention
+from ascend.operators.collectives import (
+    GatherRows,
+    GatherWeights,
+    ScatterSum,
+    SumGradients,
+    SumOutputs,
+    SwapHeads,
+    collective,
+)
 from ascend.operators.cross_entropy import cross_entropy
 from ascend.operators.form import describe_forms
 from ascend.operators.matmul import Matmul
@@ -22,10 +31,17 @@ from ascend.operators.swiglu import swiglu
 
 __all__ = [
     "AdamW",
+    "GatherRows",
+    "GatherWeights",
     "Matmul",
+    "ScatterSum",
+    "SumGradients",
+    "SumOutputs",
+    "SwapHeads",
     "add_rms_norm",
     "assign",
     "attention",
+    "collective",
     "cross_entropy",
     "describe_forms",
     "look_up",

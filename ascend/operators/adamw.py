@@ -5,20 +5,27 @@ import time
 
 import mindspore as ms
 from mindspore import nn, ops
+from mindspore.common.initializer import initializer
 from mindspore.ops import signature as sig
 from mindspore.ops.auto_generate import AdamW as AscendAdamW
 from mindspore.ops.operations._sequence_ops import TensorToScalar
 
+from ascend.device_matrix import device_matrix
 from ascend.operators.assign import assign
-from ascend.operators.clipping import clip_factor, global_norm
-from ascend.operators.form import LIBRARY, choose_form, kernel
+from ascend.operators.clipping import GlobalNorm, clip_factor
+from ascend.operators.collectives import GatherRows, collective
+from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
+from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
+from ascend.sharding import Place, axes_of, place_of, splits_of
 
 
 class AdamW(nn.Optimizer):
     """AdamW behind a clipping of the gradients by their global norm.
 
     ``nn.AdamWeightDecay`` takes several times longer on CPU and leaves out the bias correction.
-    Gradients whose norm is not finite change nothing, and do not count as a step.
+    Gradients whose norm is not finite change nothing, and do not count as a step. Between ranks
+    (`ascend.device_matrix`) gradients are averaged first; where the optimizer is sharded, a replica
+    updates its share of a matrix's rows, and all gather them (ZeRO-1).
 
     Args:
         parameters: list of `Parameter`.
@@ -45,13 +52,28 @@ class AdamW(nn.Optimizer):
         form=None,
     ):
         super().__init__(learning_rate, parameters)
-        self.first = self.parameters.clone(prefix="first_moment", init="zeros")
-        self.second = self.parameters.clone(prefix="second_moment", init="zeros")
+        axis, alone = device_matrix().replica, device_matrix().ranks.size == 1
+        self.shared = tuple(shares_update(p) for p in self.parameters)
+        self.parts = ms.ParameterTuple([own_rows(p) for p in self.parameters])
+        self.first = self.parts.clone(prefix="first_moment", init="zeros")
+        self.second = self.parts.clone(prefix="second_moment", init="zeros")
+        for moments in (self.first, self.second):
+            for moment, part in zip(moments, self.parts):
+                moment.place, moment.splits = place_of(part), splits_of(part)
+        held = ["replica" in axes_of(p) for p in self.parameters]
+        means = [SHARED if a else SUMMED if b else WHOLE for a, b in zip(self.shared, held)]
+        self.mean = GradientMean(tuple(means))
+        self.gather = collective(GatherRows, axis)
+        self.assign = assign()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
+        if form is None and not alone and device_form() == "compiled":
+            form = "plain"  # the kernel's norm is of one rank's gradients
+        kinds = tuple(axes_of(part) for part in self.parts)
         self.update = choose_form(
             form,
             (beta1, beta2, epsilon, clip),
             decays,
+            kinds,
             plain=PlainUpdate,
             compiled=CompiledUpdate,
             ascend=AscendUpdate,
@@ -61,8 +83,47 @@ class AdamW(nn.Optimizer):
     def construct(self, gradients, scale=None):
         scale = self.no_scale if scale is None else scale
         rate = self.get_lr().reshape((1,))
-        state = self.parameters, self.first, self.second
-        return self.update(*state, self.global_step, gradients, rate, scale)
+        state = self.parts, self.first, self.second
+        norm = self.update(*state, self.global_step, self.mean(gradients), rate, scale)
+        for i in range(len(gradients)):
+            if self.shared[i]:
+                whole = self.gather(ops.depend(self.parts[i], norm))
+                norm = ops.depend(norm, self.assign(self.parameters[i], whole))
+        return norm
+
+    def take_parts(self):
+        """Take this rank's rows of what the parameters hold; after they were set from outside."""
+        for parameter, part, shared in zip(self.parameters, self.parts, self.shared):
+            if shared:
+                rows = rows_of(parameter)
+                part.set_data(ms.Tensor(parameter.asnumpy()[rows.start : rows.stop]))
+
+
+def shares_update(parameter: ms.Parameter) -> bool:
+    """Whether the replicas share out the update of a parameter that each of them holds."""
+    size = device_matrix().replica.size
+    if device_matrix().shard == "none" or "replica" in axes_of(parameter) or parameter.ndim < 2:
+        return False
+    return parameter.shape[0] % size == 0
+
+
+def rows_of(parameter: ms.Parameter) -> range:
+    """The rows of such a parameter that this rank updates."""
+    axis, n = device_matrix().replica, parameter.shape[0] // device_matrix().replica.size
+    return range(axis.index * n, (axis.index + 1) * n)
+
+
+def own_rows(parameter: ms.Parameter) -> ms.Parameter:
+    """The parameter itself, or where its update is shared out one of this rank's rows, which
+    `AdamW.take_parts` fills."""
+    if not shares_update(parameter):
+        return parameter
+    rows, place = rows_of(parameter), place_of(parameter)
+    shape = (len(rows), *parameter.shape[1:])
+    part = ms.Parameter(initializer("zeros", shape, ms.float32), f"{parameter.name}.rows")
+    part.place = Place(place.shape, (place.start[0] + rows.start, *place.start[1:]))
+    part.splits = (*splits_of(parameter), (0, "replica"))
+    return part
 
 
 class PlainUpdate(nn.Cell):
@@ -71,19 +132,20 @@ class PlainUpdate(nn.Cell):
     Args:
         numbers: beta1, beta2, epsilon, and the longest norm.
         decays: weight decay of each parameter.
+        kinds: of `GlobalNorm`.
 
     Inputs: parameters, first and second moments (tuples alike), how many steps were made (1,)
     int32, which is written too, gradients, rate and scale (1,).
     """
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
         self.decays = decays
-        self.assign = assign()
+        self.norm, self.assign = GlobalNorm(kinds), assign()
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
-        norm = global_norm(gradients) / scale
+        norm = self.norm(gradients) / scale
         # numbers without axes, so that parameters that are such numbers stay so
         finite, rate = ops.isfinite(norm).reshape(()), rate.reshape(())
         factor = (clip_factor(norm, self.clip) / scale).reshape(())
@@ -107,7 +169,7 @@ class PlainUpdate(nn.Cell):
 class CompiledUpdate(nn.Cell):
     """The same update by one kernel, which writes the parameters, moments and steps in place."""
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
         super().__init__()
         self.numbers = ms.Tensor(numbers, ms.float32)
         self.decays = ms.Tensor(decays, ms.float32)
@@ -128,16 +190,16 @@ class CompiledUpdate(nn.Cell):
 class AscendUpdate(nn.Cell):
     """The same update by aclnn's ApplyAdamWV2, a kernel a parameter."""
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...]):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
-        self.decays = decays
+        self.decays, self.norm = decays, GlobalNorm(kinds)
         self.adamw = AscendAdamW()
         self.assign = assign()
         self.number = TensorToScalar()
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
-        norm = global_norm(gradients) / scale
+        norm = self.norm(gradients) / scale
         if ops.isfinite(norm):
             factor = clip_factor(norm, self.clip) / scale
             before, rate = steps.astype(ms.float32), self.number(rate.reshape(()))

@@ -1,14 +1,46 @@
 """Clipping of gradients by their global norm (Pascanu et al., 1211.5063, section 3.2)."""
 
-from mindspore import ops
+import numpy as np
+from mindspore import Tensor, float32, nn, ops
+
+from ascend.device_matrix import device_matrix
+from ascend.operators.collectives import SumOutputs, collective
 
 
-def global_norm(gradients):
-    """Euclidean norm of a tuple of tensors taken as one vector, (1,) float32."""
-    squares = ()
-    for gradient in gradients:
-        squares += (ops.sum(gradient * gradient).reshape((1,)),)
-    return ops.pow(ops.sum(ops.concat(squares), 0, True), 0.5)
+class GlobalNorm(nn.Cell):
+    """Euclidean norm of gradients taken as one vector, each counted once however it is laid out.
+
+    Args:
+        kinds: of each gradient, the axes that share it out: "tensor", "replica", both or none.
+
+    Input: the ranks' own gradients, a tuple. Output: (1,) float32, equal on all ranks.
+    """
+
+    def __init__(self, kinds: tuple[tuple[str, ...], ...]):
+        super().__init__()
+        self.kinds = tuple(sorted(set(kinds)))
+        self.kind_of = tuple(self.kinds.index(kind) for kind in kinds)
+        self.alone = device_matrix().ranks.size == 1
+        shared = np.array([[axis in k for k in self.kinds] for axis in ("tensor", "replica")])
+        self.tensor, self.replica = (Tensor(row, float32) for row in shared.astype(np.float32))
+        self.over_tensor = collective(SumOutputs, device_matrix().tensor)
+        self.over_replicas = collective(SumOutputs, device_matrix().replica)
+
+    def construct(self, gradients):
+        squares = [()] * len(self.kinds)
+        for i in range(len(gradients)):
+            square = ops.sum(gradients[i] * gradients[i]).reshape((1,))
+            squares[self.kind_of[i]] += (square,)
+        sums = ()
+        for of_kind in squares:
+            sums += (ops.sum(ops.concat(of_kind), 0, True),)
+        total = ops.concat(sums)
+        if not self.alone:
+            everywhere = self.over_tensor(total)
+            total = total + (everywhere - total) * self.tensor
+            everywhere = self.over_replicas(total)
+            total = total + (everywhere - total) * self.replica
+        return ops.pow(ops.sum(total, 0, True), 0.5)
 
 
 def clip_factor(norm, longest):

@@ -1,0 +1,102 @@
+"""Parameters of which a rank holds a part, and their places in the whole."""
+
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import ops
+
+from ascend.device_matrix import Axis, DeviceMatrixError, device_matrix
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank's part stands in a whole tensor.
+
+    Attributes:
+        shape: of the whole.
+        start: first index along each axis.
+    """
+
+    shape: tuple[int, ...]
+    start: tuple[int, ...]
+
+    @classmethod
+    def of_whole(cls, shape) -> "Place":
+        return cls(tuple(shape), (0,) * len(shape))
+
+    def cut(self, array: np.ndarray, part_shape) -> np.ndarray:
+        """The part of a whole array."""
+        return array[tuple(slice(s, s + n) for s, n in zip(self.start, part_shape))]
+
+    def paste(self, array: np.ndarray, part: np.ndarray):
+        """Write the part into a whole array."""
+        array[tuple(slice(s, s + n) for s, n in zip(self.start, part.shape))] = part
+
+
+class Part:
+    """The part of a tensor that is left to a rank, split by split.
+
+    Args:
+        shape: of the whole.
+
+    Attributes:
+        shape: of the part.
+        splits: (dimension, name of the axis) of each split so far.
+    """
+
+    def __init__(self, shape):
+        self.whole, self.shape = tuple(shape), list(shape)
+        self.start, self.splits = [0] * len(self.shape), ()
+
+    def split(self, dimension: int, axis: Axis, what: str) -> "Part":
+        """Leave this rank's share along a dimension.
+
+        Raises:
+            DeviceMatrixError: the axis does not divide the dimension; ``what`` names it.
+        """
+        share, rest = divmod(self.shape[dimension], axis.size)
+        if rest:
+            raise DeviceMatrixError(
+                f"parallel.{axis.name}: {axis.size} ranks cannot share {what} of "
+                f"{self.shape[dimension]}"
+            )
+        if axis.size > 1:
+            self.splits += ((dimension, axis.name),)
+        self.shape[dimension] = share
+        self.start[dimension] += share * axis.index
+        return self
+
+    @property
+    def place(self) -> Place:
+        return Place(self.whole, tuple(self.start))
+
+    def mark(self, parameter: ms.Parameter) -> ms.Parameter:
+        """Note on a parameter of this part's shape what it is a part of."""
+        parameter.place, parameter.splits = self.place, self.splits
+        return parameter
+
+
+def place_of(parameter: ms.Parameter) -> Place:
+    """Where a parameter stands in the whole one; all of it where nothing was said."""
+    return getattr(parameter, "place", None) or Place.of_whole(parameter.shape)
+
+
+def splits_of(parameter: ms.Parameter) -> tuple[tuple[int, str], ...]:
+    """(dimension, name of the axis) of each split that left this part of the whole one."""
+    return getattr(parameter, "splits", ())
+
+
+def axes_of(parameter: ms.Parameter) -> tuple[str, ...]:
+    """Names of the axes that share a parameter out."""
+    return tuple(axis for _, axis in splits_of(parameter))
+
+
+def whole_array(parameter: ms.Parameter) -> np.ndarray:
+    """All of a parameter; every rank that holds a part of it has to call this."""
+    array = parameter.asnumpy()
+    for dimension, name in reversed(splits_of(parameter)):
+        axis = getattr(device_matrix(), name)
+        gathered = ops.AllGather(axis.group)(ms.Tensor(array)).asnumpy()
+        array = np.concatenate(np.split(gathered, axis.size), dimension)
+    return array
