@@ -4,6 +4,8 @@ import functools
 import os
 from dataclasses import dataclass
 
+import numpy as np
+
 from ascend.device import DeviceError
 
 BACKENDS = {"Ascend": "hccl", "GPU": "nccl", "CPU": "mccl"}
@@ -45,6 +47,18 @@ def read_ranks() -> Ranks:
     if ranks.size > 1 and "MS_ROLE" not in os.environ:
         raise DeviceError(f"RANK_SIZE={size}, but msrun has not started this process; unset it")
     return ranks
+
+
+def mean_over_ranks(values: np.ndarray) -> np.ndarray:
+    """The ranks' mean of an array of numbers, float32; every rank has to call this."""
+    ranks = join()
+    if ranks.size == 1:
+        return values
+    import mindspore
+    from mindspore import ops
+
+    total = ops.AllReduce()(mindspore.Tensor(values.astype(np.float32)))
+    return total.asnumpy() / ranks.size
 
 
 @functools.cache

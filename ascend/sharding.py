@@ -92,6 +92,13 @@ def axes_of(parameter: ms.Parameter) -> tuple[str, ...]:
     return tuple(axis for _, axis in splits_of(parameter))
 
 
+def is_first_holder(parameter: ms.Parameter) -> bool:
+    """Whether this rank is the first of those that hold this part."""
+    shared, matrix = axes_of(parameter), device_matrix()
+    axes = (axis for axis in (matrix.tensor, matrix.replica) if axis.name not in shared)
+    return all(axis.index == 0 for axis in axes)
+
+
 def whole_array(parameter: ms.Parameter) -> np.ndarray:
     """All of a parameter; every rank that holds a part of it has to call this."""
     array = parameter.asnumpy()

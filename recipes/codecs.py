@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 
 from ascend.device import choose_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.precision import choose_precision
 from modality_adapters.grid import widen
 from taichu.codec import CodecObjective
@@ -39,6 +40,7 @@ class Config:
 def main(config: Config) -> Path:
     """Train all codecs; returns the folder that holds them."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
+    rank = choose_device_matrix(ParallelConfig()).ranks.rank
     ms.set_seed(config.seed)
     model = load_size(config.model)
     adapters, codecs = create_adapters(model), create_codecs(model)
@@ -53,7 +55,7 @@ def main(config: Config) -> Path:
         codec.scale.measure(geometry.patchify(spread(grids)))
 
         def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
-            random = np.random.default_rng((config.seed, k))
+            random = np.random.default_rng((config.seed, k, *([rank] if rank else [])))
             chosen = widen(grids[np.sort(random.choice(len(grids), samples))])
             changed = np.stack([adapter.augment(grid, random) for grid in chosen])
             return Grids(geometry.patchify(changed))

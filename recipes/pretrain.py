@@ -14,12 +14,15 @@ import mindspore as ms
 import numpy as np
 
 from ascend.device import choose_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
+from ascend.ranks import mean_over_ranks
 from taichu.batches import Batches, MixtureConfig
 from taichu.config import ModelConfig, load_size
 from taichu.errors import ConfigError, ManifestError
 from taichu.objectives import Objective
+from taichu.one_at_a_time import one_at_a_time
 from taichu.prepared import PreparedData, prepare
 from taichu.pretrained import Taichu, create_adapters, load_codecs
 from taichu.profiling import ProfileConfig
@@ -40,6 +43,7 @@ class Config:
     tokenizer: str | None = None
     start: str | None = None
     validation_batches: int = 8
+    parallel: ParallelConfig = ParallelConfig()
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0
@@ -49,6 +53,12 @@ def main(config: Config) -> Path:
     """Train; returns the model folder."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     print(describe_forms(), flush=True)
+    matrix = choose_device_matrix(config.parallel)
+    if config.mixture.length % matrix.sequence.size:
+        raise ConfigError(
+            f"parallel.sequence={matrix.sequence.size} must divide "
+            f"mixture.length={config.mixture.length}"
+        )
     ms.set_seed(config.seed)
     size, out = load_size(config.model), Path(config.out)
 
@@ -91,6 +101,7 @@ def main(config: Config) -> Path:
             rows.append(evaluate(*map(ms.Tensor.from_numpy, arrays))[1].asnumpy())
         # a batch holds one group: of each part, the mean over the batches that have it, if any
         means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
+        means = mean_over_ranks(means.astype(np.float32))
         return {n: round(float(v), 5) for n, v in zip(part_names, means) if v}
 
     trainer = Trainer(
@@ -132,4 +143,6 @@ def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> byt
     if config.tokenizer:
         return Path(config.tokenizer).read_bytes()
     texts = [text for sample in data.samples for _, text in sample.texts]
-    return train_tokenizer(texts, size.pieces, Path(config.out) / "tokenizer")
+    folder = Path(config.out) / "tokenizer"
+    with one_at_a_time(folder):  # every rank trains the same
+        return train_tokenizer(texts, size.pieces, folder)

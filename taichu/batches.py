@@ -1,7 +1,8 @@
 """Batches: draw samples by group, lay them out, pack them.
 
-Batch k is a function of (seed, k) alone, so a run that was stopped goes on with exactly the batches
-it would have seen.
+Batch k is a function of (seed, k) and the place on the data axis alone, so a run that was stopped
+goes on with exactly the batches it would have seen. Ranks draw from one group at a time, as pairs
+are each other's negatives, and never the same sample in an epoch.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from ascend.device_matrix import Axis, device_matrix
 from modality_adapters.grid import widen
 from taichu.config import nearest
 from taichu.errors import ConfigError
@@ -57,6 +59,7 @@ class Batches:
         codes: name -> (n, T) codes of ``data.grids``; may be empty where nothing is decoded.
         mixture: what is drawn.
         seed: of all draws.
+        axis: the data axis, along which each rank draws batches of its own.
 
     Raises:
         ConfigError: a group names an unknown modality, or no sample holds all of a group.
@@ -70,7 +73,9 @@ class Batches:
         codes: dict[str, np.ndarray],
         mixture: MixtureConfig,
         seed: int,
+        axis: Axis | None = None,
     ):
+        self.axis = axis or device_matrix().data
         self.data, self.vocabulary, self.adapters, self.codes = data, vocabulary, adapters, codes
         self.mixture, self.seed = mixture, seed
         self.groups = [parse_group(name, adapters) for name in mixture.groups]
@@ -104,12 +109,14 @@ class Batches:
 
     def __call__(self, k: int) -> PackedBatch:
         """Batch k."""
-        random = np.random.default_rng((self.seed, k))
+        place = (self.axis.index,) if self.axis.index else ()
+        random = np.random.default_rng((self.seed, k, *place))
         group, turn = self.turn(k)
         # one caption number a batch: "seven" beside "a red seven" would be a false negative
         cycle, number = divmod(turn, len(self.captions))
         quotas = self.quotas[group]
         first = cycle * sum(quotas) + sum(quotas[:number])
+        first = first * self.axis.size + self.axis.index * quotas[number]
         layouts = [
             self.draw(group, self._sample(group, first + i), number, random)
             for i in range(quotas[number])

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from ascend.sharding import place_of, whole_array
 from taichu.errors import CheckpointError, DiskFullError
 
 
@@ -117,14 +118,15 @@ def named_parameters(cell) -> dict[str, ms.Parameter]:
 
 
 def as_tensors(parameters: dict[str, ms.Parameter]) -> dict[str, np.ndarray]:
-    """Parameters as arrays."""
-    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+    """Parameters as whole arrays; where ranks hold parts of them, all ranks have to call this."""
+    return {name: whole_array(parameter) for name, parameter in parameters.items()}
 
 
 def load_parameters(
     parameters: dict[str, ms.Parameter], tensors: dict[str, np.ndarray], where: Path | str
 ):
-    """Set every parameter from ``tensors``, which must hold just these.
+    """Set every parameter, or the part of it that this rank holds, from ``tensors``, which must
+    hold just these, whole.
 
     Raises:
         CheckpointError: a missing, extra or misshapen tensor, by name.
@@ -134,11 +136,16 @@ def load_parameters(
     for name in sorted(set(tensors) - set(parameters)):
         raise CheckpointError(f"{where}: tensor {name!r} is not part of this model")
     for name, parameter in parameters.items():
-        value = tensors[name]
-        if tuple(value.shape) != tuple(parameter.shape):
+        value, place = tensors[name], place_of(parameter)
+        if tuple(value.shape) != place.shape:
             raise CheckpointError(
                 f"{where}: tensor {name!r} has shape {list(value.shape)}, "
-                f"the model wants {list(parameter.shape)}"
+                f"the model wants {list(place.shape)}"
             )
-        dtype = ms.dtype_to_nptype(parameter.dtype)
-        parameter.set_data(ms.Tensor(value.astype(dtype)))
+        set_parameter(parameter, place.cut(value, parameter.shape))
+
+
+def set_parameter(parameter: ms.Parameter, value: np.ndarray):
+    """Set a parameter from an array of its shape and any number type."""
+    dtype = ms.dtype_to_nptype(parameter.dtype)
+    parameter.set_data(ms.Tensor(value.astype(dtype)))

@@ -23,6 +23,7 @@ from modality_adapters.grid import widen
 from taichu.errors import ManifestError
 from taichu.manifest import Sample, read_manifest
 from taichu.mapped_tensor import create_mapped, open_mapped
+from taichu.one_at_a_time import one_at_a_time
 from taichu.vocabulary import TEXT
 
 CHUNK = 64  # files a worker reads at a time
@@ -103,8 +104,9 @@ def prepare(
     samples = [s for s in read_manifest(manifest, modalities, problems) if s.split == split]
     adapters = {name: create_adapter(name, settings) for name, settings in modalities.items()}
     folder = Path(cache) / f"{split}-{_fingerprint(manifest, samples, adapters)}"
-    if not (folder / "done.json").is_file():
-        _read_all(samples, adapters, folder, workers)
+    with one_at_a_time(cache):
+        if not (folder / "done.json").is_file():
+            _read_all(samples, adapters, folder, workers)
     bad = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     why = [next((bad[str(p)] for p in s.media.values() if str(p) in bad), None) for s in samples]
     skipped = problems + [f"{manifest}:{s.line}: {w}" for s, w in zip(samples, why) if w]

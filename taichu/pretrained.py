@@ -8,6 +8,8 @@ import mindspore as ms
 import numpy as np
 
 import taichu
+from ascend.device_matrix import one_rank
+from ascend.ranks import read_ranks
 from modality_adapters import create_adapter
 from taichu.checkpoint import (
     as_tensors,
@@ -75,11 +77,14 @@ class Taichu:
 
     def save_pretrained(self, folder: Path | str):
         """Write config.json, preprocessor_config.json, tokenizer.model, model.safetensors and one
-        codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them."""
-        folder = Path(folder)
+        codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them. Of
+        several ranks all have to call this, and the first writes."""
+        folder, tensors = Path(folder), as_tensors(named_parameters(self.backbone))
+        if not read_ranks().first:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.model").write_bytes(self.vocabulary.tokenizer)
-        save_tensors(folder / "model.safetensors", as_tensors(named_parameters(self.backbone)))
+        save_tensors(folder / "model.safetensors", tensors)
         save_codecs(self.codecs, self.config, folder)
         content = dataclasses.asdict(self.config)
         modalities = {n: a.settings() for n, a in self.adapters.items()}
@@ -244,13 +249,17 @@ def create_adapters(config: ModelConfig) -> dict:
 
 
 def create_codecs(config: ModelConfig) -> dict[str, Codec]:
-    """New codecs of a model, in its order."""
+    """New codecs of a model, in its order; each rank holds all of them."""
     adapters = create_adapters(config)
-    return {name: Codec(config.codecs[name], a.geometry) for name, a in adapters.items()}
+    with one_rank():
+        return {name: Codec(config.codecs[name], a.geometry) for name, a in adapters.items()}
 
 
 def save_codecs(codecs: dict[str, Codec], config: ModelConfig, folder: Path | str):
-    """Write codecs/<modality>.safetensors, each with the settings it was made for."""
+    """Write codecs/<modality>.safetensors, each with the settings it was made for; of several ranks
+    the first does."""
+    if not read_ranks().first:
+        return
     for name, codec in codecs.items():
         path = Path(folder) / "codecs" / f"{name}.safetensors"
         save_tensors(path, as_tensors(named_parameters(codec)), _codec_settings(config, name))

@@ -1,6 +1,7 @@
 """The training loop: steps, log, validation, checkpoints, and going on after a stop."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,13 +13,15 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
+from ascend.device_matrix import device_matrix
 from ascend.operators import AdamW, assign
-from taichu.checkpoint import as_tensors, load_parameters
+from ascend.ranks import mean_over_ranks
+from taichu.checkpoint import set_parameter
 from taichu.checkpoint_folder import CheckpointFolder
 from taichu.console import Console
 from taichu.errors import DiskFullError, TaichuError
 from taichu.hang_watch import HangWatch
-from taichu.interruption import Interruption
+from taichu.interruption import Interruption, Terminated
 from taichu.prefetch import prefetch
 from taichu.profiling import ProfileConfig, StepProfiler
 from taichu.training_log import TrainingLog, cut_log, draw_curves
@@ -80,7 +83,10 @@ class Trainer:
     ):
         self.objective, self.batches, self.part_names = objective, batches, part_names
         self.config, self.out, self.validate, self.title = config, Path(out), validate, title
-        self.profile, self.checkpoints = profile, CheckpointFolder(self.out / "checkpoints")
+        self.ranks = device_matrix().ranks
+        self.checkpoints = CheckpointFolder(self.out / "checkpoints", self.ranks)
+        self.log_path = self.out / "metrics.jsonl" if self.ranks.first else Path(os.devnull)
+        self.profile = profile
         self.optimizer = AdamW(
             objective.trainable_params(),
             config.rate,
@@ -90,23 +96,27 @@ class Trainer:
             clip=config.clip,
         )
         how = config.accumulate, config.recompute
+        graphs = graphs if self.ranks.size == 1 else None
         self.training_step = TrainingStep(objective, self.optimizer, *how, graphs)
         self.assign = assign()
         self.step, self.seconds = 0, 0.0
+        # what ranks go by together: their mean time and whether one is to stop, as last exchanged
+        self.elapsed, self.stopping = 0.0, False
         self.made, self.made_at = 0, 0  # updates made, and the step at which that was last seen
         self.waited = 0.0  # seconds of them, in this process, that no batch was ready
 
     @property
     def progress(self) -> float:
         """Share of the run that is done: by steps or by time, whichever is further."""
-        by_time = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
+        by_time = self.elapsed / (60 * self.config.minutes) if self.config.minutes else 0.0
         return min(1.0, max(self.step / self.config.steps, by_time))
 
     def run(self):
         """Train to the end, from the newest checkpoint where there is one.
 
-        SIGTERM and SIGINT end the training after the running step, with a checkpoint. Where a
-        checkpoint finds the disk full, training goes on and the next one tries again.
+        SIGTERM and SIGINT end the training after the running step, with a checkpoint; several ranks
+        end together, at the next step that is logged. Where a checkpoint finds the disk full,
+        training goes on and the next one tries again.
 
         An update whose gradients are not finite is left out, and counted in the log.
 
@@ -126,18 +136,22 @@ class Trainer:
             self._train(interruption)
             share = self.waited / max(1e-9, self.seconds - before)
             print(f"{self.title}: {share:.1%} of the time waiting for data", flush=True)
-            draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
-        if interruption.signal:
-            name, folder = interruption.signal.name, self.checkpoints.path
+            if self.ranks.first:
+                draw_curves(self.log_path, self.out / "curves.png")
+        if self.stopping:
+            name = interruption.signal.name if interruption.signal else "another rank's signal"
+            folder = self.checkpoints.path
             print(f"{self.title}: {name}: step {self.step} is saved in {folder}", flush=True)
             interruption.end()
+            raise Terminated(0)
 
     def _train(self, interruption: Interruption):
         k, steps, self._console = self.config.accumulate, self.config.steps, Console(sys.stderr)
         bar_of = {"desc": self.title, "unit": "step", "file": self._console}
+        bar_of["disable"] = not self.ranks.first
         with (
             closing(prefetch(self.batches, self.step * k, steps * k)) as batches,
-            TrainingLog(self.out / "metrics.jsonl") as self._log,
+            TrainingLog(self.log_path) as self._log,
             tqdm(total=steps, initial=self.step, **bar_of) as bar,
             StepProfiler(self.profile, self.out / "profile", self.title) as profiler,
             HangWatch(self.config.hang_minutes) as watch,
@@ -158,9 +172,11 @@ class Trainer:
                 watch.restart()
                 if profiler.after(self.step, outputs):
                     clock = time.monotonic()
+                if self.ranks.size == 1:
+                    self.elapsed = self.seconds
                 done = self.progress >= 1
                 if self.step % self.config.log_every == 0 or self.step == 1 or done:
-                    loss = self._write_log(batch, outputs)
+                    loss = self._write_log(batch, outputs, interruption)
                     left = self.seconds * (1 / self.progress - 1)
                     bar.set_postfix_str(f"loss {loss:.3f}, {left / 60:.1f} min left", refresh=False)
                 bar.update()
@@ -169,7 +185,9 @@ class Trainer:
                     self._log.write({"step": self.step, "validation": self.validate()})
                     clock = time.monotonic()
                     watch.restart()
-                last = done or interruption.signal is not None
+                if self.ranks.size == 1:
+                    self.stopping = interruption.signal is not None
+                last = done or self.stopping
                 if last or self.step % self.config.checkpoint_every == 0:
                     self._require_updates()
                     self._save(last)
@@ -212,15 +230,20 @@ class Trainer:
                 f"(the last good checkpoint is in {self.checkpoints.path})"
             )
 
-    def _write_log(self, batch, outputs) -> float:
-        loss, parts, norm = (np.atleast_1d(o.asnumpy()) for o in outputs)
+    def _write_log(self, batch, outputs, interruption: Interruption) -> float:
+        values = np.concatenate([np.atleast_1d(output.asnumpy()) for output in outputs])
+        if self.ranks.size > 1:
+            own = np.array([self.seconds, interruption.signal is not None], np.float32)
+            elapsed, stopping, *values = mean_over_ranks(np.concatenate((own, values)))
+            self.elapsed, self.stopping = float(elapsed), bool(stopping > 0)
+        loss, *parts, norm = map(float, values)
         self._require_updates()
         row = {"step": self.step, "rate": self.rate()}
-        for name, value in (("loss", float(loss[0])), ("norm", float(norm[0]))):
+        for name, value in (("loss", loss), ("norm", norm)):
             if math.isfinite(value):  # JSON has no other numbers
                 row[name] = value
         # a part that is 0 is of something that this batch does not hold
-        named = zip(self.part_names, map(float, parts))
+        named = zip(self.part_names, parts)
         row.update({n: round(p, 5) for n, p in named if p and math.isfinite(p)})
         row["seconds"], row["waited"] = round(self.seconds, 2), round(self.waited, 3)
         if self.step > self.made:
@@ -228,7 +251,7 @@ class Trainer:
         if hasattr(batch, "padding"):
             row["padding"] = round(batch.padding, 4)
         self._log.write(row)
-        return float(loss[0])
+        return loss
 
     def save(self) -> Path:
         """Write a checkpoint: parameters, moments, and the place in the data.
@@ -237,7 +260,7 @@ class Trainer:
             DiskFullError: there is no room for it; those before it are left.
         """
         notes = {"step": self.step, "seconds": self.seconds}
-        return self.checkpoints.save(self.step, as_tensors(self._state()), notes)
+        return self.checkpoints.save(self.step, self._state(), notes)
 
     def _save(self, last: bool):
         try:
@@ -256,13 +279,14 @@ class Trainer:
         return {parameter.name: parameter for parameter in state}
 
     def _resume(self):
-        kept = self.checkpoints.load()
-        if kept:
-            tensors, notes, path = kept
-            load_parameters(self._state(), tensors, path)
+        state = self._state()
+        arrays, notes, source = self.checkpoints.load(state)
+        if arrays:
+            for name, parameter in state.items():
+                set_parameter(parameter, arrays[name])
             self.step, self.seconds = notes["step"], notes["seconds"]
-            self.made_at = self.step
-            print(f"{self.title}: goes on from step {self.step} ({path})", flush=True)
-        log = self.out / "metrics.jsonl"
-        if log.is_file():
-            cut_log(log, self.step)
+            self.elapsed, self.made_at = self.seconds, self.step
+            print(f"{self.title}: goes on from step {self.step} ({source})", flush=True)
+        self.optimizer.take_parts()
+        if self.log_path.is_file():
+            cut_log(self.log_path, self.step)
