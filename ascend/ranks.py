@@ -44,7 +44,8 @@ def read_ranks() -> Ranks:
         ranks = None
     if ranks is None or not 0 <= ranks.rank < ranks.size:
         raise DeviceError(f"RANK_ID={rank} must be a number from 0 to below RANK_SIZE={size}")
-    if ranks.size > 1 and "MS_ROLE" not in os.environ:
+    started = {"MS_ROLE", "MS_SIMULATION_LEVEL"} & os.environ.keys()  # by msrun, or in pretence
+    if ranks.size > 1 and not started:
         raise DeviceError(f"RANK_SIZE={size}, but msrun has not started this process; unset it")
     return ranks
 

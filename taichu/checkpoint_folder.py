@@ -57,8 +57,8 @@ class CheckpointFolder:
         own = [f for f in self._newest_first() if (f.size, f.rank) == (size, rank)]
         for old in own[KEPT:]:
             old.path.unlink()
-        if self.ranks.first:  # those of another number of ranks
-            oldest = own[:KEPT][-1].step
+        if self.ranks.first and len(own) >= KEPT:  # then those of another number of ranks go, too
+            oldest = own[KEPT - 1].step
             for file in self._newest_first():
                 if file.size != size and file.step < oldest:
                     file.path.unlink(missing_ok=True)

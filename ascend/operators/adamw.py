@@ -57,9 +57,10 @@ class AdamW(nn.Optimizer):
         self.parts = ms.ParameterTuple([own_rows(p) for p in self.parameters])
         self.first = self.parts.clone(prefix="first_moment", init="zeros")
         self.second = self.parts.clone(prefix="second_moment", init="zeros")
-        for moments in (self.first, self.second):
-            for moment, part in zip(moments, self.parts):
+        for prefix, moments in (("first_moment", self.first), ("second_moment", self.second)):
+            for moment, part, parameter in zip(moments, self.parts, self.parameters):
                 moment.place, moment.splits = place_of(part), splits_of(part)
+                moment.name = f"{prefix}.{parameter.name}"  # however it is shared out
         held = ["replica" in axes_of(p) for p in self.parameters]
         means = [SHARED if a else SUMMED if b else WHOLE for a, b in zip(self.shared, held)]
         self.mean = GradientMean(tuple(means))
