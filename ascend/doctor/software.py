@@ -1,6 +1,7 @@
 """Checks of what pip and the compiler have put here."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import sys
@@ -71,15 +72,13 @@ def check_compiler(places: Places) -> Finding:
 
 
 def check_msrun(places: Places) -> Finding:
-    program = shutil.which("msrun")
-    if program:
-        return Finding(OK, program)
-    beside = Path(sys.executable).parent / "msrun"
-    if beside.exists():
-        return Finding(
-            MISSING, f"{beside} is not on the PATH", f"export PATH={beside.parent}:$PATH"
-        )
-    return Finding(MISSING, "not on the PATH", f"pip install 'mindspore=={MINDSPORE}.*'")
+    """`taichu launch` runs it as a module, so it need not be on the PATH."""
+    spec = importlib.util.find_spec("mindspore")  # not imported, only looked for
+    folder = Path(next(iter(spec.submodule_search_locations))) if spec else Path("mindspore")
+    module = folder / "parallel" / "cluster" / "run.py"
+    if module.is_file():
+        return Finding(OK, str(module))
+    return Finding(MISSING, f"{module} is not there", f"pip install 'mindspore=={MINDSPORE}.*'")
 
 
 CHECKS = {

@@ -6,6 +6,7 @@ import resource
 import socket
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -368,18 +369,15 @@ def test_kernels_and_their_compiler(places, program, tmp_path):
     assert software.check_compiler(places).state == "not needed"
 
 
-def test_msrun(places, program, monkeypatch, tmp_path):
-    monkeypatch.setattr(software.sys, "executable", str(tmp_path / "venv" / "python"))
-    assert software.check_msrun(places)[1:] == (
-        "not on the PATH",
-        "pip install 'mindspore==2.10.*'",
-    )
-    (tmp_path / "venv").mkdir()
-    (tmp_path / "venv" / "msrun").touch()
-    assert software.check_msrun(places).remedy == f"export PATH={tmp_path}/venv:$PATH"
-    assert software.check_msrun(places).state == "missing"
-    path = program("msrun", ":")
-    assert software.check_msrun(places) == ("ok", str(path), "")
+def test_msrun(places, monkeypatch, tmp_path):
+    found = software.check_msrun(places)
+    assert found.state == "ok" and Path(found.found).is_file()
+    (tmp_path / "mindspore").mkdir()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path / "mindspore")])
+    for nowhere in (spec, None):
+        monkeypatch.setattr(software.importlib.util, "find_spec", lambda name, it=nowhere: it)
+        found = software.check_msrun(places)
+        assert found.state == "missing" and found.remedy == "pip install 'mindspore==2.10.*'"
 
 
 def test_memory_and_disk(places):
