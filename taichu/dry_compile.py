@@ -12,6 +12,7 @@ import numpy as np
 from mindspore.nn.utils import no_init_parameters
 
 from ascend.device import set_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import AdamW
 from ascend.precision import choose_precision
 from taichu.batches import MixtureConfig
@@ -105,6 +106,7 @@ def main(graph: str, recipe: str, *overrides: str):
     _, config = load_recipe(recipe, list(overrides))
     set_device("Ascend")
     choose_precision(config.precision)
+    choose_device_matrix(getattr(config, "parallel", ParallelConfig()))
     mixture = getattr(config, "mixture", MixtureConfig(groups={}))
     GRAPHS[graph](config, Blueprint(load_size(config.model), mixture))
 

@@ -17,6 +17,7 @@ KERNELS = {
     "internal_kernel": "internal",
     "aicpu_kernel": "aicpu",
 }
+WAITS = ("StreamSend", "StreamRecv")  # of one stream for another: no kernels
 SECONDS = 1200  # the longest a child may take
 
 BUILT = re.compile(r"GenerateKernelMod\] kernel opname:(\w+), kernel type:(\w+)")
@@ -92,7 +93,7 @@ def read_log(lines) -> tuple[Selection, str | None]:
         elif found := ON_CPU.search(line):
             built[found[1], "cpu"] += 1
         elif found := ORDER.search(line):
-            order[found[1]] += 1
+            order[found[1]] += found[1] not in WAITS
         elif (found := RAISED.match(line)) and "No module named 'te'" not in line:
             raised = f"{found[1]}: {found[2]}".strip()
     # a child that ends early has chosen, but not built

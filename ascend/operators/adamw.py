@@ -16,6 +16,7 @@ from ascend.operators.clipping import GlobalNorm, clip_factor
 from ascend.operators.collectives import GatherRows, collective
 from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
 from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
+from ascend.precision import has_bfloat16
 from ascend.sharding import Place, axes_of, place_of, splits_of
 
 
@@ -77,7 +78,8 @@ class AdamW(nn.Optimizer):
             kinds,
             plain=PlainUpdate,
             compiled=CompiledUpdate,
-            ascend=AscendUpdate,
+            # older chips do not run the condition in it
+            ascend=AscendUpdate if has_bfloat16() else PlainUpdate,
         )
         self.no_scale = ms.Tensor([1.0], ms.float32)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from mindspore import Tensor, float32, nn, ops
 
-from ascend.device_matrix import device_matrix
+from ascend.device_matrix import Axis, device_matrix
 from ascend.operators.collectives import SumOutputs, collective
 
 
@@ -23,8 +23,10 @@ class GlobalNorm(nn.Cell):
         self.alone = device_matrix().ranks.size == 1
         shared = np.array([[axis in k for k in self.kinds] for axis in ("tensor", "replica")])
         self.tensor, self.replica = (Tensor(row, float32) for row in shared.astype(np.float32))
-        self.over_tensor = collective(SumOutputs, device_matrix().tensor)
-        self.over_replicas = collective(SumOutputs, device_matrix().replica)
+        nobody = Axis("nobody")  # where no gradient is shared out there is nothing to be summed
+        axes = device_matrix().tensor, device_matrix().replica
+        over = [axis if row.any() else nobody for axis, row in zip(axes, shared)]
+        self.over_tensor, self.over_replicas = (collective(SumOutputs, axis) for axis in over)
 
     def construct(self, gradients):
         squares = [()] * len(self.kinds)

@@ -1,6 +1,7 @@
 """A stretch of a tensor along one axis."""
 
-from mindspore import mint, nn, ops
+from mindspore import nn, ops
+from mindspore.ops.auto_generate import SplitWithSize
 
 from ascend.operators.form import choose_form
 
@@ -18,10 +19,24 @@ class PlainNarrow(nn.Cell):
 
 
 class AscendNarrow(nn.Cell):
-    """The same as a view; slices have legacy kernels."""
+    """The same by aclnn's SplitWithSize; slices have legacy kernels.
+
+    Not a view, ``mint.narrow``: of two parameters that are viewed alike, MindSpore's compiler takes
+    one for the other, and a network's head is trained on the gradient of its table.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.split = SplitWithSize()
 
     def construct(self, x, axis: int, start: int, length: int):
-        return mint.narrow(x, axis, start, length)
+        sizes = ()
+        for size in (start, length, x.shape[axis] - start - length):
+            if size > 0:
+                sizes += (size,)
+        if len(sizes) == 1:
+            return x
+        return self.split(x, sizes, axis)[1 if start > 0 else 0]
 
 
 def narrow(form: str | None = None) -> nn.Cell:

@@ -7,7 +7,8 @@ kernel or with a legacy one (aclop). It proves nothing of numbers, memory or CAN
 
 examples:
   taichu ascend check pretrain
-  taichu ascend check recipes/pretrain.yaml model=3.8b --graph step --chip Ascend910_9391"""
+  taichu ascend check recipes/pretrain.yaml model=3.8b --graph step --chip Ascend910_9391
+  taichu ascend check pretrain parallel.tensor=2 --devices 8 --graph step"""
 
 import argparse
 import sys
@@ -32,6 +33,13 @@ def add_options(parser: argparse.ArgumentParser):
         help="step, prefill, decode or codec; may be repeated (default: all the recipe runs)",
     )
     check.add_argument("--chip", default="Ascend910B2", metavar="NAME", help="as CANN names it")
+    check.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compile the training step for each of N ranks on the recipe's device matrix",
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,6 +48,8 @@ def run(options: argparse.Namespace):
     from taichu.dry_compile import GRAPHS, graphs_of
 
     _, config = load_recipe(options.recipe, options.overrides)
+    if options.devices < 1:
+        raise TaichuError(f"--devices {options.devices}: must be 1 or more")
     names = options.graph or graphs_of(config)
     for name in names:
         if name not in GRAPHS:
@@ -48,8 +58,14 @@ def run(options: argparse.Namespace):
     for name in names:
         print(f"compiling {name} for {options.chip} ...", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "taichu.dry_compile", name, options.recipe]
-        found[name] = select_kernels([*command, *options.overrides], options.chip)
-        faults += [f"{name}: {fault}" for fault in find_faults(found[name])]
+        command += options.overrides
+        ranks = options.devices if name == "step" else 1
+        for rank in range(ranks):
+            selection = select_kernels(command, options.chip, rank, ranks)
+            of = f"{name}, rank {rank}" if ranks > 1 else name
+            faults += [f"{of}: {fault}" for fault in find_faults(selection)]
+            if found.setdefault(name, selection).kernels != selection.kernels:
+                faults.append(f"{of}: other kernels than rank 0's")
     print_table(found)
     if faults:
         raise TaichuError("; ".join(faults))

@@ -17,11 +17,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(device, "probe", dict(failures).get)
         monkeypatch.setattr(device.cuda, "find_obstacle", lambda: obstacle)
 
-    def set_device(target, reason):
-        chosen.append(target)
-        return Device(target, reason)
-
-    monkeypatch.setattr(device, "_set", set_device)
+    monkeypatch.setattr(device, "set_device", chosen.append)
     yield pretend
     device.check_device.cache_clear()
 

@@ -1,0 +1,106 @@
+"""The graphs of every size have kernels on an Ascend; skipped where stand-ins cannot be built."""
+
+import re
+import sys
+
+import pytest
+
+from ascend.kernel_check import find_faults, select_kernels
+from ascend.kernel_check.standins import missing_tool
+
+pytestmark = pytest.mark.skipif(
+    missing_tool() is not None, reason=f"{missing_tool()} is not there: no stand-ins can be built"
+)
+
+
+def select(graph: str, *overrides: str, **settings):
+    command = [sys.executable, "-m", "taichu.dry_compile", graph, "pretrain", *overrides]
+    return select_kernels(command, **settings)
+
+
+@pytest.mark.parametrize(
+    "size, graph",
+    [
+        ("nano", "step"),
+        ("nano", "prefill"),
+        ("nano", "decode"),
+        ("nano", "codec"),
+        ("tiny", "step"),
+        ("base", "decode"),
+        ("3.8b", "step"),
+        ("3.8b", "prefill"),
+        ("3.8b", "decode"),
+    ],
+)
+def test_every_operator_has_a_kernel(size, graph):
+    selection = select(graph, f"model={size}")
+    assert find_faults(selection) == []
+    kernels = {operator for operator, _ in selection.kernels}
+    expected = {"RmsNorm", "RotaryPositionEmbedding", "Swiglu", "MatMul"}
+    if graph != "decode":
+        expected.add("FlashAttentionScore")
+    if graph in ("step", "codec"):
+        expected |= {"FlashAttentionScoreGrad", "RmsNormGrad", "SwigluGrad", "AdamW"}
+    assert expected <= kernels
+
+
+@pytest.mark.parametrize("chip", ["Ascend910A", "Ascend310P3"])
+def test_older_chips_compute_in_float16_without_the_flash_kernel(chip):
+    selection = select("step", chip=chip)
+    assert find_faults(selection) == []
+    kernels = {operator for operator, _ in selection.kernels}
+    assert "BatchMatMul" in kernels and "FlashAttentionScore" not in kernels
+
+
+@pytest.mark.parametrize("change", ["train.recompute=true", "train.accumulate=2"])
+def test_other_ways_of_training(change):
+    assert find_faults(select("step", change)) == []
+
+
+# nano: 63 trained parameters, of them 35 matrices whose rows 8 ranks can share; 4 blocks
+PARAMETERS, BLOCKS = 63, 4
+ALIGNMENT = {"AllGather": 4, "ReduceScatter": 2, "AllReduce": 1}
+
+
+def collectives(selection) -> dict[str, int]:
+    return {o: n for (o, kernel), n in selection.kernels.items() if kernel == "hccl"}
+
+
+@pytest.mark.parametrize("rank", range(8))
+def test_data_ranks_reduce_each_gradient_once(rank):
+    """And gather both sides' embeddings, their groups and captions; and the number of pairs."""
+    selection = select("step", rank=rank, ranks=8)
+    assert find_faults(selection) == []
+    assert collectives(selection) == {**ALIGNMENT, "AllReduce": PARAMETERS + 1}
+
+
+@pytest.mark.parametrize("rank", [0, 5])
+def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(rank):
+    matrix = "parallel.tensor=2", "parallel.sequence=2"
+    selection = select("step", *matrix, rank=rank, ranks=8)
+    assert find_faults(selection) == []
+    found = collectives(selection)
+    # query, key, value and output, there and back
+    assert found["AllToAll"] == 8 * BLOCKS
+    # forward and backward of both halves of a block, gains of queries and keys, the norm's sums
+    within = 6 * BLOCKS + 2
+    assert found["AllReduce"] == PARAMETERS + 1 + within
+    assert found["AllGather"] == ALIGNMENT["AllGather"] + 1  # of the hidden states
+    assert found["ReduceScatter"] == ALIGNMENT["ReduceScatter"] + 1
+
+
+@pytest.mark.parametrize("shard", ["optimizer", "parameters"])
+def test_shards_are_scattered_and_gathered(shard):
+    found = collectives(select("step", f"parallel.shard={shard}", rank=3, ranks=8))
+    shared = found["ReduceScatter"] - ALIGNMENT["ReduceScatter"]
+    assert shared == found["AllGather"] - ALIGNMENT["AllGather"] > 30
+    # the other gradients, the number of pairs, the norm's sum
+    assert found["AllReduce"] == PARAMETERS - shared + 2
+
+
+def test_the_command(taichu):
+    result = taichu("ascend", "check", "pretrain", "--graph", "decode")
+    assert result.code == 0 and re.search(r"^Swiglu +aclnn +4$", result.out, re.MULTILINE)
+    assert "of 1 graphs have a kernel on Ascend910B2" in result.out
+    result = taichu("ascend", "check", "pretrain", "--graph", "encode")
+    assert result.code == 1 and "--graph encode: unknown; there are step" in result.error
