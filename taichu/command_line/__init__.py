@@ -12,6 +12,7 @@ COMMANDS = {
     "data": "build the digits data set, or check a manifest",
     "train": "run a recipe",
     "launch": "run a recipe on several devices, or machines",
+    "plan": "show what a recipe's training would take on so many devices",
     "ascend": "show what a recipe would run on an Ascend, without one",
     "eval": "measure a model on the test split of a manifest",
     "embed": "turn text and media files into unit vectors",
