@@ -52,7 +52,7 @@ def test_a_network_of_aclnn_kernels_passes(select):
     [
         ("ops.addn((x, x))", "AddN (1 node): legacy kernel (aclop)"),
         ("ops.gather(x, ops.arange(2), 0)", "Gather (1 node): legacy kernel (aclop)"),
-        ("ops.matmul(x, ops.ones((3, 3)))", "the graph was not compiled: ValueError"),
+        ("ops.matmul(x, ops.ones((3, 3)))", "the graph was not compiled: RuntimeError"),
         ("ops.TripletMarginLoss()(x, x, x, ms.Tensor(1.0))", "the graph was not compiled"),
     ],
 )

@@ -82,8 +82,8 @@ def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(rank):
     found = collectives(selection)
     # query, key, value and output, there and back
     assert found["AllToAll"] == 8 * BLOCKS
-    # forward and backward of both halves of a block, gains of queries and keys, the norm's sums
-    within = 6 * BLOCKS + 2
+    # forward and backward of both halves of a block, gains of queries and keys, the norm's sum
+    within = 6 * BLOCKS + 1
     assert found["AllReduce"] == PARAMETERS + 1 + within
     assert found["AllGather"] == ALIGNMENT["AllGather"] + 1  # of the hidden states
     assert found["ReduceScatter"] == ALIGNMENT["ReduceScatter"] + 1
