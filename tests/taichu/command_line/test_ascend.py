@@ -27,7 +27,6 @@ def select(graph: str, *overrides: str, **settings):
         ("nano", "codec"),
         ("tiny", "step"),
         ("base", "decode"),
-        ("3.8b", "step"),
         ("3.8b", "prefill"),
         ("3.8b", "decode"),
     ],
