@@ -92,11 +92,28 @@ def axes_of(parameter: ms.Parameter) -> tuple[str, ...]:
     return tuple(axis for _, axis in splits_of(parameter))
 
 
+def stages_of(parameter: ms.Parameter) -> tuple[int, ...]:
+    """The pipeline's stages that hold a parameter; all of them where nothing was said."""
+    return getattr(parameter, "stages", None) or tuple(range(device_matrix().pipeline.size))
+
+
+def on_first_stage(parameter: ms.Parameter) -> bool:
+    """Whether this stage is the first of those that hold a parameter."""
+    return stages_of(parameter)[0] == device_matrix().pipeline.index
+
+
 def is_first_holder(parameter: ms.Parameter) -> bool:
     """Whether this rank is the first of those that hold this part."""
     shared, matrix = axes_of(parameter), device_matrix()
     axes = (axis for axis in (matrix.tensor, matrix.replica) if axis.name not in shared)
-    return all(axis.index == 0 for axis in axes)
+    return on_first_stage(parameter) and all(axis.first for axis in axes)
+
+
+def mark_like(parameter: ms.Parameter, other: ms.Parameter) -> ms.Parameter:
+    """Note on a parameter that it lies as another does."""
+    parameter.place, parameter.splits = place_of(other), splits_of(other)
+    parameter.stages = stages_of(other)
+    return parameter
 
 
 def whole_array(parameter: ms.Parameter) -> np.ndarray:

@@ -17,7 +17,15 @@ from ascend.operators.collectives import GatherRows, collective
 from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
 from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
 from ascend.precision import has_bfloat16
-from ascend.sharding import Place, axes_of, place_of, splits_of
+from ascend.sharding import (
+    Place,
+    axes_of,
+    mark_like,
+    on_first_stage,
+    place_of,
+    splits_of,
+    stages_of,
+)
 
 
 class AdamW(nn.Optimizer):
@@ -60,17 +68,21 @@ class AdamW(nn.Optimizer):
         self.second = self.parts.clone(prefix="second_moment", init="zeros")
         for prefix, moments in (("first_moment", self.first), ("second_moment", self.second)):
             for moment, part, parameter in zip(moments, self.parts, self.parameters):
-                moment.place, moment.splits = place_of(part), splits_of(part)
+                mark_like(moment, part)
                 moment.name = f"{prefix}.{parameter.name}"  # however it is shared out
         held = ["replica" in axes_of(p) for p in self.parameters]
         means = [SHARED if a else SUMMED if b else WHOLE for a, b in zip(self.shared, held)]
-        self.mean = GradientMean(tuple(means))
+        twice = [
+            len(stages_of(p)) > 1 and device_matrix().pipeline.size > 1 for p in self.parameters
+        ]
+        self.mean = GradientMean(tuple(means), tuple(twice))
         self.gather = collective(GatherRows, axis)
         self.assign = assign()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
         if form is None and not alone and device_form() == "compiled":
             form = "plain"  # the kernel's norm is of one rank's gradients
-        kinds = tuple(axes_of(part) for part in self.parts)
+        # of what two stages hold the first counts the norm
+        kinds = tuple(axes_of(p) if on_first_stage(p) else None for p in self.parts)
         self.update = choose_form(
             form,
             (beta1, beta2, epsilon, clip),
@@ -124,6 +136,7 @@ def own_rows(parameter: ms.Parameter) -> ms.Parameter:
     rows, place = rows_of(parameter), place_of(parameter)
     shape = (len(rows), *parameter.shape[1:])
     part = ms.Parameter(initializer("zeros", shape, ms.float32), f"{parameter.name}.rows")
+    mark_like(part, parameter)
     part.place = Place(place.shape, (place.start[0] + rows.start, *place.start[1:]))
     part.splits = (*splits_of(parameter), (0, "replica"))
     return part

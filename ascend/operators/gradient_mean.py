@@ -1,9 +1,9 @@
 """Gradients on their way from a rank's own loss to the mean of all replicas' losses."""
 
-from mindspore import nn, ops
+from mindspore import nn
 
 from ascend.device_matrix import device_matrix
-from ascend.operators.collectives import ScatterSum
+from ascend.operators.collectives import ScatterSum, SumOutputs, collective
 
 WHOLE, SUMMED, SHARED = 0, 1, 2
 
@@ -16,30 +16,29 @@ class GradientMean(nn.Cell):
             whose rows are shared out, and whose gradient is the replicas' sum already; SHARED, of
             one that every replica holds and of which each updates its share of the rows: what
             comes out is the gradient of that share (ZeRO-1, 1910.02054, section 5.1).
+        twice: of each gradient, whether both ends of a pipeline hold the parameter: its gradient is
+            the sum of what they find.
 
     Input and output: gradients, a tuple.
     """
 
-    def __init__(self, kinds: tuple[int, ...]):
+    def __init__(self, kinds: tuple[int, ...], twice: tuple[bool, ...]):
         super().__init__()
+        self.twice, self.over_ends = twice, collective(SumOutputs, device_matrix().ends)
         axis = device_matrix().replica
         self.kinds, self.part = kinds, 1.0 / axis.size
         self.alone = axis.size == 1
-        if not self.alone:
-            self.reduce, self.scatter = (
-                ops.AllReduce(ops.ReduceOp.SUM, axis.group),
-                ScatterSum(axis),
-            )
+        self.reduce, self.scatter = collective(SumOutputs, axis), collective(ScatterSum, axis)
 
     def construct(self, gradients):
-        if self.alone:
-            return gradients
         means = ()
         for i in range(len(gradients)):
             gradient = gradients[i]
+            if self.twice[i]:
+                gradient = self.over_ends(gradient)
             if self.kinds[i] == WHOLE:
                 gradient = self.reduce(gradient)
             if self.kinds[i] == SHARED:
                 gradient = self.scatter(gradient)
-            means += (gradient * self.part,)
+            means += (gradient if self.alone else gradient * self.part,)
         return means

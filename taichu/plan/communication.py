@@ -7,7 +7,7 @@ and tests/taichu/plan counts them in compiled graphs.
 from collections import Counter
 from dataclasses import dataclass
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from ascend.rates import DeviceType
 from taichu.plan.parameters import Held
 from taichu.plan.workload import Stage, Workload
@@ -37,7 +37,9 @@ class Collective:
         return self.calls * self.size * share.get(self.kind, (ranks - 1) / ranks)
 
 
-def communication(work: Workload, layout: Layout, devices: int, stage: Stage) -> list[Collective]:
+def communication(
+    work: Workload, layout: ParallelConfig, devices: int, stage: Stage
+) -> list[Collective]:
     """All collectives of a device of a stage in a step."""
     data = layout.data(devices)
     held = Held(work, layout, stage, data * layout.sequence)
@@ -57,13 +59,13 @@ def communication(work: Workload, layout: Layout, devices: int, stage: Stage) ->
     return [Collective(*kind, count) for kind, count in sorted(calls.items())]
 
 
-def group_size(group: str, layout: Layout, devices: int) -> int:
+def group_size(group: str, layout: ParallelConfig, devices: int) -> int:
     if group == "replica":
         return layout.data(devices) * layout.sequence
     return layout.data(devices) if group == "data" else getattr(layout, group)
 
 
-def _add_tensor(calls: Counter, work: Workload, layout: Layout, stage: Stage):
+def _add_tensor(calls: Counter, work: Workload, layout: ParallelConfig, stage: Stage):
     """Megatron-LM (1909.08053, figure 4): two sums forward, two backward; a block that is computed
     again needs the first of forward's once more."""
     size, blocks = work.size, stage.blocks * work.accumulate
@@ -73,7 +75,7 @@ def _add_tensor(calls: Counter, work: Workload, layout: Layout, stage: Stage):
         calls["AllReduce", "tensor", 4 * size.head_size] += 2 * blocks
 
 
-def _add_sequence(calls: Counter, work: Workload, layout: Layout, stage: Stage):
+def _add_sequence(calls: Counter, work: Workload, layout: ParallelConfig, stage: Stage):
     """Ulysses (2309.14509, section 3): queries, keys, values and the result, there and back."""
     size, b = work.size, work.number_bytes
     times = (3 if work.recompute else 2) * stage.blocks * work.accumulate
@@ -86,7 +88,7 @@ def _add_sequence(calls: Counter, work: Workload, layout: Layout, stage: Stage):
         calls["ReduceScatter", "sequence", hidden] += work.accumulate
 
 
-def _add_pipeline(calls: Counter, work: Workload, layout: Layout, held: Held):
+def _add_pipeline(calls: Counter, work: Workload, layout: ParallelConfig, held: Held):
     """Activations forward and their gradient backward, of each batch (2104.04473, section 2.2)."""
     hidden = work.tokens // layout.sequence * work.size.width * work.number_bytes
     neighbours = 1 if layout.pipeline == 2 else 2
@@ -122,7 +124,7 @@ def _add_alignment(calls: Counter, work: Workload, data: int):
     calls["AllReduce", "data", 4] += times
 
 
-def _add_norm(calls: Counter, layout: Layout, held: Held):
+def _add_norm(calls: Counter, layout: ParallelConfig, held: Held):
     """The gradients' norm: a sum of squares for each way in which parameters are shared out."""
     shared = layout.tensor > 1
     kinds = {(shared and p.split is not None, held.is_split(p)) for p in held.trained}
@@ -131,7 +133,9 @@ def _add_norm(calls: Counter, layout: Layout, held: Held):
             calls["AllReduce", group, 4 * len(kinds)] += 1
 
 
-def seconds(collective: Collective, layout: Layout, devices: int, device: DeviceType) -> float:
+def seconds(
+    collective: Collective, layout: ParallelConfig, devices: int, device: DeviceType
+) -> float:
     """Time of all its calls, by bandwidth alone: within nodes first, then between them, where each
     device sends its node's share (hierarchical rings)."""
     group, ranks = collective.group, group_size(collective.group, layout, devices)

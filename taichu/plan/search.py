@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from ascend.device_matrix import ParallelConfig
-from ascend.layout import SHARDS, Layout
+from ascend.device_matrix import SHARDS, ParallelConfig
 from ascend.rates import DeviceType
 from taichu.errors import TaichuError
 from taichu.plan.memory import USABLE, Memory, memory
@@ -20,7 +19,7 @@ class Plan:
     """A layout, with or without recomputation, and what comes of it."""
 
     work: Workload
-    layout: Layout
+    layout: ParallelConfig
     devices: int
     device: DeviceType
     memory: Memory
@@ -67,13 +66,13 @@ def find_plans(work: Workload, devices: int, device: DeviceType) -> list[Plan]:
     return sorted(fitting, key=lambda plan: (-round(plan.time.tokens_a_second), _parts(plan)))
 
 
-def make_plan(work: Workload, layout: Layout, devices: int, device: DeviceType) -> Plan:
+def make_plan(work: Workload, layout: ParallelConfig, devices: int, device: DeviceType) -> Plan:
     """What comes of one layout, whether it fits or not."""
     held = memory(work, layout, devices)
     return Plan(work, layout, devices, device, held, step_time(work, layout, devices, device))
 
 
-def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[Layout]:
+def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[ParallelConfig]:
     """Layouts that divide what they share, of the axes that recipes know; tensor ranks stay within
     a node, since they send most (Megatron-LM, 2104.04473, takeaway 1)."""
     size, known = work.size, {field.name for field in fields(ParallelConfig)}
@@ -89,7 +88,7 @@ def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[L
                     continue
                 replicas = devices // tensor // pipeline
                 shards = SHARDS if replicas > 1 else SHARDS[:1]
-                found += [Layout(tensor, sequence, pipeline, shard) for shard in shards]
+                found += [ParallelConfig(tensor, sequence, pipeline, shard) for shard in shards]
     return found
 
 
@@ -114,7 +113,7 @@ def explain_misfit(plan: Plan) -> str:
     )
 
 
-def describe(layout: Layout) -> str:
+def describe(layout: ParallelConfig) -> str:
     """A layout in a few words: the axes that are in use."""
     axes = ("tensor", "sequence", "pipeline")
     words = [f"{axis} {getattr(layout, axis)}" for axis in axes if getattr(layout, axis) > 1]

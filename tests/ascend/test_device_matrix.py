@@ -8,20 +8,42 @@ from ascend.ranks import Ranks
 from ascend.sharding import Part, Place
 
 
-@pytest.mark.parametrize("tensor, sequence", [(1, 1), (2, 1), (1, 4), (2, 2), (8, 1)])
-def test_every_rank_has_its_place(tensor, sequence):
-    config = ParallelConfig(tensor=tensor, sequence=sequence)
-    numbers = np.arange(8).reshape(8 // (tensor * sequence), sequence, tensor)
-    for rank in range(8):
-        matrix = lay_out_ranks(config, Ranks(rank, 8))
-        d, s, t = (int(x[0]) for x in np.nonzero(numbers == rank))
-        assert matrix.data.ranks == tuple(numbers[:, s, t])
-        assert matrix.sequence.ranks == tuple(numbers[d, :, t])
-        assert matrix.tensor.ranks == tuple(numbers[d, s, :])
-        assert matrix.replica.ranks == tuple(numbers[:, :, t].ravel())
-        for axis in (matrix.data, matrix.sequence, matrix.tensor, matrix.replica):
-            assert axis.ranks[axis.index] == rank
-            assert bool(axis.group)
+def the_place(ranks: range, me: int, axis) -> bool:
+    """Whether an axis is of these ranks, this one at its place among them."""
+    alone = len(ranks) == 1
+    here = 0 if alone else list(ranks).index(me)
+    return axis.ranks == ((0,) if alone else tuple(ranks)) and axis.index == here
+
+
+def test_every_rank_has_its_place():
+    """Of two stages with two replicas' data, three shares of rows and two of matrices."""
+    config = ParallelConfig(tensor=2, sequence=3, pipeline=2)
+    for rank in range(24):
+        matrix = lay_out_ranks(config, Ranks(rank, 24))
+        stage, in_stage, block = rank // 12, 12 * (rank // 12), rank // 2 * 2
+        assert the_place(range(block, block + 2), rank, matrix.tensor)
+        first = in_stage + rank % 12 // 6 * 6 + rank % 2
+        assert the_place(range(first, first + 6, 2), rank, matrix.sequence)
+        first = in_stage + rank % 6
+        assert the_place(range(first, first + 12, 6), rank, matrix.data)
+        first = in_stage + rank % 2
+        assert the_place(range(first, first + 12, 2), rank, matrix.replica)
+        for axis in (matrix.pipeline, matrix.ends):
+            assert the_place(range(rank % 12, 24, 12), rank, axis)
+        neighbours = range(rank % 12, 24, 12)
+        before, behind = (matrix.before, matrix.behind)[:: 1 if stage else -1]
+        assert the_place(neighbours, rank, before) and behind.size == 1
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_stages_know_their_neighbours(stage):
+    matrix = lay_out_ranks(ParallelConfig(pipeline=4), Ranks(stage, 4))
+    assert matrix.pipeline.ranks == (0, 1, 2, 3) and matrix.pipeline.index == stage
+    assert matrix.before.ranks == ((stage - 1, stage) if stage else (0,))
+    assert matrix.behind.ranks == ((stage, stage + 1) if stage < 3 else (0,))
+    assert matrix.ends.ranks == ((0, 3) if stage in (0, 3) else (0,))
+    assert (matrix.pipeline.first, matrix.pipeline.last) == (stage == 0, stage == 3)
+    assert matrix.data.size == 1 and matrix.data.group == ""
 
 
 def test_ranks_of_a_group_name_it_alike():
@@ -31,7 +53,7 @@ def test_ranks_of_a_group_name_it_alike():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(DeviceMatrixError, match="tensor=3 times sequence=1 must divide the 8"):
+    with pytest.raises(DeviceMatrixError, match="tensor=3 times sequence=1 times pipeline=1 must"):
         lay_out_ranks(ParallelConfig(tensor=3), Ranks(0, 8))
     with pytest.raises(DeviceMatrixError, match="parallel.tensor: must be 1 or more"):
         ParallelConfig(tensor=0)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.config import SIZES
 from taichu.plan.communication import communication, group_size
 from taichu.plan.memory import memory
@@ -25,8 +25,8 @@ def tied(tmp_path_factory):
 @pytest.mark.parametrize(
     "layout, changes",
     [
-        (Layout(tensor=2, sequence=2, shard="parameters"), []),
-        (Layout(tensor=2, shard="optimizer"), ["train.recompute=true"]),
+        (ParallelConfig(tensor=2, sequence=2, shard="parameters"), []),
+        (ParallelConfig(tensor=2, shard="optimizer"), ["train.recompute=true"]),
     ],
 )
 def test_layout(compile_step, tied, layout, changes):
