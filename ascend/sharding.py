@@ -121,6 +121,8 @@ def whole_array(parameter: ms.Parameter) -> np.ndarray:
     array = parameter.asnumpy()
     for dimension, name in reversed(splits_of(parameter)):
         axis = getattr(device_matrix(), name)
-        gathered = ops.AllGather(axis.group)(ms.Tensor(array)).asnumpy()
-        array = np.concatenate(np.split(gathered, axis.size), dimension)
+        parts = np.zeros((axis.size, *array.shape), array.dtype)
+        parts[axis.index] = array  # a sum, as CPUs gather among all ranks alone
+        parts = ops.AllReduce(ops.ReduceOp.SUM, axis.group)(ms.Tensor(parts)).asnumpy()
+        array = np.concatenate(list(parts), dimension)
     return array

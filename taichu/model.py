@@ -15,6 +15,7 @@ from ascend import operators
 from ascend.device_matrix import Axis, device_matrix
 from ascend.sharding import Part, Place, axes_of
 from taichu.config import ModelConfig
+from taichu.stage_parts import keep
 
 
 class Linear(nn.Cell):
@@ -343,39 +344,54 @@ class Backbone(nn.Cell):
         grids: (tokens, patch size) of each grid modality, in the config's order.
 
     Inputs of `construct` are the fields of `taichu.packing.PackedBatch`; its output is the
-    normalised hidden state (N, D) that `decode` and `embed` read.
+    normalised hidden state (N, D) that `decode` and `embed` read. Of a pipeline's stages, each
+    holds its share of the blocks, the first what reads tokens and the last what follows the blocks
+    (`taichu.stage`).
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]):
         super().__init__()
-        D = config.width
+        D, pipeline = config.width, device_matrix().pipeline
+        self.reads, self.ends = pipeline.first, pipeline.last
+        first, last = 0, pipeline.size - 1
         self.width, self.vocabulary_size = D, vocabulary_size
         levels = [config.codecs[name].levels for name in config.modalities]
-        self.table = IdTable(vocabulary_size, levels, D)
-        self.patch_scales = nn.CellList([PatchScale(P, T) for T, P in grids])
-        self.patch_embedders = nn.CellList([PatchEmbedder(P, T, D) for T, P in grids])
-        self.blocks = nn.CellList([Block(config) for _ in range(config.depth)])
-        self.norm = AddRmsNorm(D, config.norm_epsilon)
-        self.head = None if config.tied else IdTable(vocabulary_size, levels, D)
+        table = IdTable(vocabulary_size, levels, D)
+        self.table = keep(table, first, last) if config.tied else keep(table, first)
+        scales = [keep(PatchScale(P, T), first) for T, P in grids]
+        embedders = [keep(PatchEmbedder(P, T, D), first) for T, P in grids]
+        self.patch_scales, self.patch_embedders = nn.CellList(scales), nn.CellList(embedders)
+        part = Part((config.depth,)).split(0, pipeline, "blocks")
+        blocks = [keep(Block(config), n // part.shape[0]) for n in range(config.depth)]
+        self.blocks = nn.CellList(blocks)
+        self.own_blocks = tuple(range(part.start[0], part.start[0] + part.shape[0]))
+        self.norm = keep(AddRmsNorm(D, config.norm_epsilon), last)
+        self.head = None if config.tied else keep(IdTable(vocabulary_size, levels, D), last)
         self.matmul = operators.Matmul()
         self.rows, self.sum_rows = operators.look_up(), operators.sum_rows()
         self.narrow = operators.narrow()
         sequence = device_matrix().sequence
         self.share, self.shares = sequence.index, sequence.size
         self.gather = operators.collective(operators.GatherRows, sequence)
-        self.projection = Linear(D, config.embedding)
+        self.projection = keep(Linear(D, config.embedding), last)
         # CLIP's learned temperature (2103.00020, section 2.5), kept as log(1 / temperature); it
         # starts at twice CLIP's 0.07, as batches of tens of pairs want; of shape (1,) since
         # ops.clip_by_global_norm of a user's loop makes that of a number's gradient
-        self.log_scale = ms.Parameter(ms.Tensor([math.log(1 / 0.14)], ms.float32))
+        self.log_scale = keep(ms.Parameter(ms.Tensor([math.log(1 / 0.14)], ms.float32)), last)
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
         x_ND, branch_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)
-        cos_NK, sin_NK = self.turn(coords_BL3)
-        for block in self.blocks:
-            x_ND, branch_ND = block(x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        x_ND, branch_ND = self.run_blocks(x_ND, branch_ND, coords_BL3, segment_BL, span_BL)
         return self.all_tokens(self.normalise(x_ND, branch_ND), ids_BL.shape[1])
+
+    def run_blocks(self, x_ND, branch_ND, coords_BL3, segment_BL, span_BL):
+        """What the last of the blocks, or of this pipeline stage's, returns."""
+        cos_NK, sin_NK = self.turn(coords_BL3)
+        for n in self.own_blocks:
+            block = self.blocks[n]
+            x_ND, branch_ND = block(x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        return x_ND, branch_ND
 
     def normalise(self, x_ND, branch_ND):
         """What `decode` and `embed` read, of what the last block returned."""

@@ -11,6 +11,7 @@ from ascend.operators.adamw import UpdateWait
 from ascend.precision import compute_type
 from taichu.compile_cache import KeptGraph
 from taichu.recomputation import RecomputedGradient
+from taichu.stage import Stage
 
 
 class TrainingStep(nn.Cell):
@@ -44,11 +45,11 @@ class TrainingStep(nn.Cell):
         self.objective, self.optimizer = objective, optimizer
         self.accumulate = accumulate
         self.loss_scale = LossScale() if compute_type() == ms.float16 else None
+        self.of_all = ms.value_and_grad(self.scaled, None, optimizer.parameters, has_aux=True)
+        self.recomputed = None
         if recompute:
-            self.gradient = RecomputedGradient(objective, optimizer.parameters, self.loss_scale)
-        else:
-            parameters = optimizer.parameters
-            self.gradient = ms.value_and_grad(self.scaled, None, parameters, has_aux=True)
+            stage = Stage(objective, self.loss_scale)
+            self.recomputed = RecomputedGradient(stage, optimizer.parameters)
         self.calls = 0
         self.wait = UpdateWait(optimizer)
         self.gathered, self.assign = None, assign()
@@ -56,6 +57,7 @@ class TrainingStep(nn.Cell):
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
         self._update = KeptGraph(self.update, graphs)
         self._gather = KeptGraph(self.gather, graphs)
+        self._evaluate = ms.jit(self.evaluated)
 
     def __call__(self, *arrays):
         self.calls += 1
@@ -65,6 +67,21 @@ class TrainingStep(nn.Cell):
         outputs = self._update(*arrays)
         self.wait.sleep(before)
         return outputs
+
+    def evaluate(self, *arrays):
+        """(loss, parts) of a batch; nothing is updated."""
+        return self._evaluate(*arrays)
+
+    def evaluated(self, *arrays):
+        """The graph of `evaluate`."""
+        return self.objective(*arrays)
+
+    def gradient(self, *arrays):
+        """((what is differentiated, loss, parts), gradients) of a batch."""
+        if self.recomputed is None:
+            return self.of_all(*arrays)
+        value, _, gradients = self.recomputed(None, None, *arrays)
+        return value, gradients
 
     def scaled(self, *arrays):
         """(what is differentiated, loss, parts)."""
@@ -86,10 +103,14 @@ class TrainingStep(nn.Cell):
         mean = ()
         for i in range(len(gradients)):
             mean += ((self.gathered[i] + gradients[i]) / self.accumulate,)
+        return loss, parts, self.optimize_gathered(mean)
+
+    def optimize_gathered(self, mean):
+        """Update the parameters by what was gathered, of which nothing is left."""
         norm = self.optimize(mean)
-        for i in range(len(gradients)):
-            norm = ops.depend(norm, self.assign(self.gathered[i], ops.zeros_like(gradients[i])))
-        return loss, parts, norm
+        for i in range(len(mean)):
+            norm = ops.depend(norm, self.assign(self.gathered[i], ops.zeros_like(mean[i])))
+        return norm
 
     def optimize(self, gradients):
         """Update the parameters, and the scale where there is one."""

@@ -5,6 +5,7 @@ from mindspore import Tensor, nn, ops
 
 from ascend.device_matrix import device_matrix
 from ascend.operators.collectives import SumOutputs, collective
+from ascend.operators.order import After
 
 
 class GlobalNorm(nn.Cell):
@@ -28,14 +29,16 @@ class GlobalNorm(nn.Cell):
                 over.append(collective(SumOutputs, axis))
                 shared.append(Tensor(shares))
         self.over, self.shared = nn.CellList(over), tuple(shared)
-        self.over_stages = collective(SumOutputs, matrix.pipeline)
+        self.over_stages, self.after = collective(SumOutputs, matrix.pipeline), After()
 
     def construct(self, gradients):
-        squares = [()] * len(self.kinds)
+        squares, elsewhere = [()] * len(self.kinds), ()
         for i in range(len(gradients)):
-            if self.kind_of[i] >= 0:
-                square = ops.sum(gradients[i] * gradients[i]).reshape((1,))
-                squares[self.kind_of[i]] += (square,)
+            if self.kind_of[i] < 0:
+                elsewhere += (gradients[i],)
+                continue
+            square = ops.sum(gradients[i] * gradients[i]).reshape((1,))
+            squares[self.kind_of[i]] += (square,)
         sums = ()
         for of_kind in squares:
             sums += (ops.sum(ops.concat(of_kind), 0, True),)
@@ -43,7 +46,10 @@ class GlobalNorm(nn.Cell):
         for i in range(len(self.shared)):
             everywhere = self.over[i](total)
             total = total + (everywhere - total) * self.shared[i]
-        return ops.pow(self.over_stages(ops.sum(total, 0, True)), 0.5)
+        total = ops.sum(total, 0, True)
+        for gradient in elsewhere:  # the other stage has summed it first
+            total = self.after(total, gradient)
+        return ops.pow(self.over_stages(total), 0.5)
 
 
 def clip_factor(norm, longest):

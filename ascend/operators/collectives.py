@@ -7,7 +7,7 @@ the sum of the ranks', not for one that all of them hold.
 import mindspore as ms
 from mindspore import nn, ops
 
-from ascend.device_matrix import Axis
+from ascend.device_matrix import Axis, device_matrix
 from ascend.operators.narrow import narrow
 from ascend.precision import compute_type
 
@@ -51,13 +51,35 @@ class SumGradients(nn.Cell):
         return (self.reduce(dout),)
 
 
+class _SummedGather(nn.Cell):
+    """A gather by way of a sum, for CPUs, which gather among all ranks alone."""
+
+    def __init__(self, axis: Axis):
+        super().__init__()
+        self.index, self.size = axis.index, axis.size
+        self.reduce = ops.AllReduce(ops.ReduceOp.SUM, axis.group)
+
+    def construct(self, x):
+        parts = ()
+        for i in range(self.size):
+            parts += (x if i == self.index else ops.zeros_like(x),)
+        return self.reduce(ops.concat(parts))
+
+
+def _gather(axis: Axis):
+    on_cpu = ms.get_context("device_target") == "CPU"
+    if on_cpu and axis.size < device_matrix().ranks.size:
+        return _SummedGather(axis)
+    return ops.AllGather(axis.group)
+
+
 class GatherRows(nn.Cell):
     """The ranks' x (n, ...) one behind the other, (size * n, ...); the gradient of each rank's is
     the sum of what all find for it."""
 
     def __init__(self, axis: Axis):
         super().__init__()
-        self.gather, self.scatter = ops.AllGather(axis.group), ScatterSum(axis)
+        self.gather, self.scatter = _gather(axis), ScatterSum(axis)
 
     def construct(self, x):
         return self.gather(x)
@@ -73,7 +95,7 @@ class GatherWeights(nn.Cell):
     def __init__(self, axis: Axis):
         super().__init__()
         self.type = compute_type()
-        self.gather, self.scatter = ops.AllGather(axis.group), ScatterSum(axis)
+        self.gather, self.scatter = _gather(axis), ScatterSum(axis)
 
     def construct(self, x):
         return self.gather(x.astype(self.type))
@@ -125,7 +147,7 @@ class _GatheredSwap(nn.Cell):
     def __init__(self, axis: Axis, split: int, join: int):
         super().__init__()
         self.axis, self.size, self.split, self.join = axis.index, axis.size, split, join
-        self.gather, self.narrow = ops.AllGather(axis.group), narrow()
+        self.gather, self.narrow = _gather(axis), narrow()
 
     def construct(self, x):
         n = x.shape[self.split] // self.size

@@ -4,6 +4,7 @@ from mindspore import nn
 
 from ascend.device_matrix import device_matrix
 from ascend.operators.collectives import ScatterSum, SumOutputs, collective
+from ascend.operators.order import After
 
 WHOLE, SUMMED, SHARED = 0, 1, 2
 
@@ -25,17 +26,18 @@ class GradientMean(nn.Cell):
     def __init__(self, kinds: tuple[int, ...], twice: tuple[bool, ...]):
         super().__init__()
         self.twice, self.over_ends = twice, collective(SumOutputs, device_matrix().ends)
+        self.after = After()
         axis = device_matrix().replica
         self.kinds, self.part = kinds, 1.0 / axis.size
         self.alone = axis.size == 1
         self.reduce, self.scatter = collective(SumOutputs, axis), collective(ScatterSum, axis)
 
     def construct(self, gradients):
-        means = ()
+        means, summed = (), gradients[0]
         for i in range(len(gradients)):
             gradient = gradients[i]
             if self.twice[i]:
-                gradient = self.over_ends(gradient)
+                gradient = summed = self.over_ends(self.after(gradient, summed))
             if self.kinds[i] == WHOLE:
                 gradient = self.reduce(gradient)
             if self.kinds[i] == SHARED:
