@@ -63,21 +63,24 @@ def of_stage(work: Workload, layout: ParallelConfig, data: int, stage: Stage) ->
     held = Held(work, layout, stage, replicas)
     sizes = layout.tensor, layout.sequence, layout.pipeline, data, replicas
     groups = len({n for n in sizes if n > 1})
-    several = work.accumulate > 1
+    piped = layout.pipeline > 1
+    several = work.accumulate > 1 or piped
     own = 4 * held.own(held.trained)
-    # one forward, one backward (1F1B, 2104.04473, section 2.2): so many batches are under way
-    under_way = 1 if stage.ends else min(work.accumulate, layout.pipeline)
+    received = work.tokens // layout.sequence * work.size.width * work.number_bytes
+    # the graph that gathers and the one that updates have each its own
+    batches = batch_bytes(work) * (1 + several)
+    if piped:  # kept until their gradients are due, and what was received of each
+        batches = (batch_bytes(work) + received * (not stage.reads)) * work.accumulate
     rows = sum(p.count // replicas for p in held.trained if held.shares_update(p))
     return Memory(
         weights=own + 4 * rows + 4 * sum(p.count for p in held.measured),
         moments=8 * held.updated(),
         gathered=2 * own * several,  # and MindSpore's copy, as an update reads and clears them
-        # the graph that gathers and the one that updates have each its own
-        batch=batch_bytes(work) * (1 + several),
+        batch=batches,
         constants=constants(work, layout, stage) * (1 + several),
         communication=GROUP_BUFFERS * groups,
         workspace=WORKSPACE,
-        activations=activations(work, layout, stage) * under_way,
+        activations=activations(work, layout, stage),
         casts=casts(work, held),
         temporaries=temporaries(work, layout, held),
         gradients=own + 4 * max(p.count for p in held.trained),

@@ -111,9 +111,15 @@ def needed(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1) 
     return Operations(forward, sum(product.backward for product in made) + 2 * inside)
 
 
+def forwards(stage: Stage) -> int:
+    """How often a stage computes a batch's forward: to pass it on, and for its gradients."""
+    return 1 if stage.ends else 2
+
+
 def executed(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1) -> Operations:
     """What is computed: attention against all tokens of a row, since its mask is a dense one, the
-    scores once more in backward (2307.08691, section 3.1), and recomputed blocks."""
+    scores once more in backward (2307.08691, section 3.1), what a stage passes on, and recomputed
+    blocks."""
     inside = attention_operations(work, layout, stage.blocks, work.batch.length)
     made = products(work, layout, stage, data)
     forward = sum(product.forward for product in made) + inside
@@ -122,4 +128,4 @@ def executed(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1
         again = block_products(work, layout, stage.blocks)
         last = Product("down", again[2].rows, again[2].columns // 3, work.size.width, stage.blocks)
         backward += sum(product.forward for product in again) - last.forward + inside
-    return Operations(forward, backward)
+    return Operations(forward * forwards(stage), backward)

@@ -1,6 +1,6 @@
 """The layouts that are possible, those that fit, and which of them is fastest."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ascend.device_matrix import SHARDS, ParallelConfig
 from ascend.rates import DeviceType
@@ -73,10 +73,9 @@ def make_plan(work: Workload, layout: ParallelConfig, devices: int, device: Devi
 
 
 def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[ParallelConfig]:
-    """Layouts that divide what they share, of the axes that recipes know; tensor ranks stay within
-    a node, since they send most (Megatron-LM, 2104.04473, takeaway 1)."""
-    size, known = work.size, {field.name for field in fields(ParallelConfig)}
-    G = size.key_value_heads
+    """Layouts that divide what they share; tensor ranks stay within a node, since they send most
+    (Megatron-LM, 2104.04473, takeaway 1)."""
+    size, G = work.size, work.size.key_value_heads
     tensors = [t for t in divisors(min(devices, device.node)) if size.hidden % t + G % t == 0]
     found = []
     for tensor in tensors:
@@ -84,11 +83,12 @@ def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[P
             if G // tensor % sequence or work.batch.length % sequence:
                 continue
             for pipeline in divisors(devices // tensor // sequence):
-                if size.depth % pipeline or (pipeline > 1 and "pipeline" not in known):
+                if size.depth % pipeline:
                     continue
                 replicas = devices // tensor // pipeline
                 shards = SHARDS if replicas > 1 else SHARDS[:1]
-                found += [ParallelConfig(tensor, sequence, pipeline, shard) for shard in shards]
+                axes = {"tensor": tensor, "sequence": sequence, "pipeline": pipeline}
+                found += [ParallelConfig(**axes, shard=shard) for shard in shards]
     return found
 
 
