@@ -7,6 +7,7 @@ writes, for each of `MATRICES` that is named, the losses, norms and parameters a
 
 import json
 import sys
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -33,6 +34,12 @@ MATRICES = {
     "sequence": {"sequence": 2},
     "sharded sequence": {"sequence": 2, "shard": "parameters"},
     "recomputed tensor": {"tensor": 2},
+    "expert": {"expert": 2},
+    "expert optimizer": {"shard": "optimizer"},
+    "expert parameters": {"expert": 2, "shard": "parameters"},
+    "expert tensor": {"tensor": 2},
+    "expert sequence": {"sequence": 2},
+    "recomputed expert": {"expert": 2},
 }
 IDS = JointIds(40, {"image": 8})
 SHAPE = BatchShape(5, 32, 80, 6, (("image", 16, 6),))
@@ -49,6 +56,8 @@ SIZE = ModelConfig(
     modalities={"image": {}},
     codecs={"image": CodecConfig((4, 2))},
 )
+# room for all tokens: what two ranks would drop is not what one would of both's
+OF_EXPERTS = replace(SIZE, experts=4, expert_capacity=4.0)
 
 
 def draw_arrays(step: int, part: int):
@@ -87,14 +96,15 @@ def join_arrays(parts):
 def train(name: str) -> dict:
     """Losses and norms of the steps, and the parameters they leave."""
     ms.set_seed(3)
-    objective = Objective(Backbone(SIZE, IDS.size, [(4, 6)]), IDS)
+    size = OF_EXPERTS if "expert" in name else SIZE
+    objective = Objective(Backbone(size, IDS.size, [(4, 6)]), IDS)
     optimizer = AdamW(objective.trainable_params(), 0.02, clip=0.5)
     optimizer.take_parts()
     step = TrainingStep(objective, optimizer, recompute=name.startswith("recomputed"))
     matrix, losses, norms = device_matrix(), [], []
     for number in range(STEPS):
         parts = [draw_arrays(number, part) for part in range(PARTS)]
-        if matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard"}:
+        if matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard", "expert"}:
             arrays = join_arrays(parts)
         else:
             arrays = parts[matrix.data.index]

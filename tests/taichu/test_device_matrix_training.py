@@ -18,8 +18,12 @@ from ascend.msrun import Cluster
 
 sys.exit(0 if launch([sys.executable, *sys.argv[2:]], sys.argv[1], Cluster(2)) else 1)
 """
+# what trains on both batches, each with the matrix of which one rank does
 OF_ONE = {"data": "data", "optimizer": "data", "parameters": "data"}
-MATRICES = [*OF_ONE, "tensor", "sequence", "sharded sequence", "recomputed tensor"]
+OF_ONE |= dict.fromkeys(["expert", "expert optimizer"], "expert")
+OF_ONE |= dict.fromkeys(["expert parameters", "recomputed expert"], "expert")
+OF_ONE |= dict.fromkeys(["tensor", "sequence", "sharded sequence", "recomputed tensor"], "tensor")
+OF_ONE |= dict.fromkeys(["expert tensor", "expert sequence"], "expert tensor")
 
 
 def run(command: list[str], out: Path) -> dict:
@@ -35,15 +39,16 @@ def run(command: list[str], out: Path) -> dict:
 def made(tmp_path_factory):
     """What one rank makes and what two make, of each matrix."""
     folder = tmp_path_factory.mktemp("ranks")
-    one = run([str(PROGRAM), str(folder / "one.json"), "data", "tensor"], folder / "one.json")
-    words = [str(folder / "logs"), str(PROGRAM), str(folder / "two.json"), *MATRICES]
+    names = sorted({*OF_ONE.values()})
+    one = run([str(PROGRAM), str(folder / "one.json"), *names], folder / "one.json")
+    words = [str(folder / "logs"), str(PROGRAM), str(folder / "two.json"), *OF_ONE]
     return one, run(["-c", LAUNCHER, *words], folder / "two.json")
 
 
-@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize("name", OF_ONE)
 def test_two_ranks_train_as_one(made, name):
     one, two = made
-    expected, actual = one[OF_ONE.get(name, "tensor")], two[name]
+    expected, actual = one[OF_ONE[name]], two[name]
     assert len(expected["losses"]) == 4
     np.testing.assert_allclose(actual["losses"], expected["losses"], atol=1e-5)
     np.testing.assert_allclose(actual["norms"], expected["norms"], rtol=1e-5)
