@@ -29,9 +29,10 @@ class ParallelConfig:
     sequence: int = 1  # ranks that share each row's tokens (Ulysses, 2309.14509)
     pipeline: int = 1  # stages, each of a share of the blocks (GPipe, 1811.06965)
     shard: str = "none"  # over replicas: optimizer (ZeRO-1, 1910.02054), or parameters too (ZeRO-3)
+    expert: int = 1  # data ranks that share the experts of each block (GShard, 2006.16668)
 
     def __post_init__(self):
-        for name in ("tensor", "sequence", "pipeline"):
+        for name in ("tensor", "sequence", "pipeline", "expert"):
             if getattr(self, name) < 1:
                 raise DeviceMatrixError(f"parallel.{name}: must be 1 or more")
         if self.shard not in SHARDS:
@@ -41,7 +42,8 @@ class ParallelConfig:
         """Data ranks among so many.
 
         Raises:
-            DeviceMatrixError: they are no multiple of the ranks of the other axes.
+            DeviceMatrixError: they are no multiple of the ranks of the other axes, or the data
+                ranks no multiple of those that share experts.
         """
         others = self.tensor * self.sequence * self.pipeline
         if ranks < 1 or ranks % others:
@@ -49,7 +51,12 @@ class ParallelConfig:
                 f"parallel: tensor={self.tensor} times sequence={self.sequence} times "
                 f"pipeline={self.pipeline} must divide the {ranks} ranks"
             )
-        return ranks // others
+        data = ranks // others
+        if data % self.expert:
+            raise DeviceMatrixError(
+                f"parallel.expert: {self.expert} must divide the {data} data ranks"
+            )
+        return data
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,10 @@ class Axis:
 class DeviceMatrix:
     """The device matrix, as this rank sees it.
 
-    Beside the axes that are chosen, ``replica`` is data and sequence together. Of a pipeline,
-    ``ends`` is its first and last stage, ``before`` this stage and the one before it, ``behind``
-    this one and the one behind it.
+    Beside the axes that are chosen, ``replica`` is data and sequence together. Experts are shared
+    out over ``expert``, neighbours of the data axis; ``expert_replica`` is the replicas that hold
+    the same ones. Of a pipeline, ``ends`` is its first and last stage, ``before`` this stage and
+    the one before it, ``behind`` this one and the one behind it.
     """
 
     ranks: Ranks = Ranks()
@@ -97,6 +105,8 @@ class DeviceMatrix:
     tensor: Axis = Axis("tensor")
     pipeline: Axis = Axis("pipeline")
     replica: Axis = Axis("replica")
+    expert: Axis = Axis("expert")
+    expert_replica: Axis = Axis("expert_replica")
     ends: Axis = Axis("ends")
     before: Axis = Axis("before")
     behind: Axis = Axis("behind")
@@ -162,6 +172,7 @@ def lay_out_ranks(config: ParallelConfig, ranks: Ranks) -> DeviceMatrix:
     number_PDST = np.arange(ranks.size).reshape(sizes)
     p, d, s, t = (int(place[0]) for place in np.nonzero(number_PDST == ranks.rank))
     stages = number_PDST[:, d, s, t]
+    first = d // config.expert * config.expert
 
     def axis(name: str, members: np.ndarray) -> Axis:
         members = tuple(members.flatten().tolist())
@@ -180,6 +191,8 @@ def lay_out_ranks(config: ParallelConfig, ranks: Ranks) -> DeviceMatrix:
         axis("tensor", number_PDST[p, d, s, :]),
         axis("pipeline", stages),
         axis("replica", number_PDST[p, :, :, t]),
+        axis("expert", number_PDST[p, first : first + config.expert, s, t]),
+        axis("expert_replica", number_PDST[p, d % config.expert :: config.expert, :, t]),
         axis("ends", np.unique(stages[[0, -1]])),
         axis("before", stages[max(0, p - 1) : p + 1]),
         axis("behind", stages[p : p + 2]),

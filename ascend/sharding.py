@@ -105,7 +105,8 @@ def on_first_stage(parameter: ms.Parameter) -> bool:
 def is_first_holder(parameter: ms.Parameter) -> bool:
     """Whether this rank is the first of those that hold this part."""
     shared, matrix = axes_of(parameter), device_matrix()
-    axes = (axis for axis in (matrix.tensor, matrix.replica) if axis.name not in shared)
+    replicas = matrix.expert_replica if "expert" in shared else matrix.replica
+    axes = (axis for axis in (matrix.tensor, replicas) if axis.name not in shared)
     return on_first_stage(parameter) and all(axis.first for axis in axes)
 
 

@@ -12,9 +12,11 @@ from mindspore import nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 from ascend import operators
-from ascend.device_matrix import Axis, device_matrix
-from ascend.sharding import Part, Place, axes_of
+from ascend.device_matrix import Axis, DeviceMatrixError, device_matrix
+from ascend.sharding import Part
 from taichu.config import ModelConfig
+from taichu.matrices import draw_matrix, whole, zeros
+from taichu.mixture_of_experts import ExpertFeedForward
 from taichu.stage_parts import keep
 
 
@@ -97,8 +99,8 @@ class Attention(nn.Cell):
         self.output = Linear(H * K, D, gain=(2 * config.depth) ** -0.5, split="inputs")
         self.share = operators.collective(operators.SumGradients, tensor)
         self.sequence = sequence.size
-        self.to_heads = operators.collective(operators.SwapHeads, sequence)
-        self.to_tokens = operators.collective(operators.SwapHeads, sequence, True)
+        self.to_heads = operators.collective(operators.Swap, sequence, 2, 1)
+        self.to_tokens = operators.collective(operators.Swap, sequence, 1, 2)
         self.normed = config.query_key_norm
         if self.normed:
             self.query_norm = NormedRotary(K, config.norm_epsilon)
@@ -146,7 +148,7 @@ class Attention(nn.Cell):
 
 
 class FeedForward(nn.Cell):
-    """SwiGLU layer (Shazeer, 2002.05202)."""
+    """SwiGLU layer (Shazeer, 2002.05202), of padding as of tokens: segments are not read."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -156,7 +158,7 @@ class FeedForward(nn.Cell):
         self.swiglu = operators.swiglu()
         self.share = operators.collective(operators.SumGradients, device_matrix().tensor)
 
-    def construct(self, x_ND):
+    def construct(self, x_ND, segment_BL=None):
         x_ND = self.share(x_ND)
         return self.down(self.swiglu(self.gate(x_ND), self.up(x_ND)))
 
@@ -173,16 +175,17 @@ class Block(nn.Cell):
         self.attention_norm = AddRmsNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config)
         self.feed_forward_norm = AddRmsNorm(config.width, config.norm_epsilon)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = (ExpertFeedForward if config.experts else FeedForward)(config)
 
     def construct(self, x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL):
         x_ND, y_ND = self.attention_norm(x_ND, branch_ND)
-        return self.feed(x_ND, self.attention(y_ND, cos_NK, sin_NK, segment_BL, span_BL))
+        branch_ND = self.attention(y_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        return self.feed(x_ND, branch_ND, segment_BL)
 
-    def feed(self, x_ND, branch_ND):
-        """The block's second half."""
+    def feed(self, x_ND, branch_ND, segment_BL=None):
+        """The block's second half; without segments, where no place is padding."""
         x_ND, y_ND = self.feed_forward_norm(x_ND, branch_ND)
-        return x_ND, self.feed_forward(y_ND)
+        return x_ND, self.feed_forward(y_ND, segment_BL)
 
 
 class PatchEmbedder(nn.Cell):
@@ -351,6 +354,8 @@ class Backbone(nn.Cell):
 
     def __init__(self, config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]):
         super().__init__()
+        if device_matrix().expert.size > 1 and not config.experts:
+            raise DeviceMatrixError("parallel.expert: the model has no experts; it must be 1")
         D, pipeline = config.width, device_matrix().pipeline
         self.reads, self.ends = pipeline.first, pipeline.last
         first, last = 0, pipeline.size - 1
@@ -487,7 +492,10 @@ def count_parameters(
     D, H, G, K = config.width, config.heads, config.key_value_heads, config.head_size
     attention = D * K * (H + 2 * G) + H * K * D + 2 * K * config.query_key_norm
     attention += K * (H + 2 * G) * config.bias
-    block = attention + 3 * D * config.hidden + 2 * D
+    feed_forward = 3 * D * config.hidden
+    if config.experts:  # each with its row of the router and its balance
+        feed_forward = config.experts * (feed_forward + D + 1)
+    block = attention + feed_forward + 2 * D
     digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
     heads = (vocabulary_size + digits) * D * (1 if config.tied else 2)
     return (
@@ -498,41 +506,3 @@ def count_parameters(
         + D * config.embedding
         + 1
     )
-
-
-def draw_matrix(
-    shape: tuple[int, int], deviation: float, split: str | None = None, shared_out: bool = False
-) -> ms.Parameter:
-    """This rank's part of a matrix (O, I) of normally distributed numbers, which all ranks draw.
-
-    Args:
-        shape: of the whole matrix.
-        split: "outputs" or "inputs", shared out over the tensor axis, or None.
-        shared_out: whether replicas share out its rows where the layout says so (ZeRO-3) and their
-            number allows it.
-    """
-    part, chosen = Part(shape), device_matrix()
-    if split:
-        part.split(0 if split == "outputs" else 1, chosen.tensor, f"{split} of a matrix")
-    sharded = shared_out and chosen.shard == "parameters"
-    sharded = sharded and part.shape[0] % chosen.replica.size == 0
-    if sharded:
-        part.split(0, chosen.replica, "rows")
-    drawn = initializer(Normal(deviation), shape, ms.float32)
-    if part.place != Place.of_whole(part.shape):
-        drawn = ms.Tensor(part.place.cut(drawn.init_data().asnumpy(), part.shape))
-    return part.mark(ms.Parameter(drawn))
-
-
-def zeros(outputs: int, split: str | None = None) -> ms.Parameter:
-    """This rank's part of a bias; see `draw_matrix`."""
-    part = Part((outputs,))
-    if split == "outputs":
-        part.split(0, device_matrix().tensor, "outputs of a matrix")
-    return part.mark(ms.Parameter(np.zeros(part.shape, np.float32)))
-
-
-def whole(parameter: ms.Parameter) -> nn.Cell:
-    """The Cell that gives a parameter with the rows of all replicas."""
-    axis = device_matrix().replica if "replica" in axes_of(parameter) else Axis("replica")
-    return operators.collective(operators.GatherWeights, axis)

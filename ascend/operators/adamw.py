@@ -15,7 +15,7 @@ from ascend.operators.assign import assign
 from ascend.operators.clipping import GlobalNorm, clip_factor
 from ascend.operators.collectives import GatherRows, collective
 from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
-from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
+from ascend.operators.gradient_mean import EXPERTS, SHARED, SUMMED, WHOLE, GradientMean
 from ascend.precision import has_bfloat16
 from ascend.sharding import (
     Place,
@@ -70,11 +70,8 @@ class AdamW(nn.Optimizer):
             for moment, part, parameter in zip(moments, self.parts, self.parameters):
                 mark_like(moment, part)
                 moment.name = f"{prefix}.{parameter.name}"  # however it is shared out
-        held = ["replica" in axes_of(p) for p in self.parameters]
-        means = [SHARED if a else SUMMED if b else WHOLE for a, b in zip(self.shared, held)]
-        twice = [
-            len(stages_of(p)) > 1 and device_matrix().pipeline.size > 1 for p in self.parameters
-        ]
+        means = [kind_of_mean(p) for p in self.parameters]
+        twice = [len(stages_of(p)) > 1 for p in self.parameters]
         self.mean = GradientMean(tuple(means), tuple(twice))
         self.gather = collective(GatherRows, axis)
         self.assign = assign()
@@ -114,10 +111,21 @@ class AdamW(nn.Optimizer):
                 part.set_data(ms.Tensor(parameter.asnumpy()[rows.start : rows.stop]))
 
 
+def kind_of_mean(parameter: ms.Parameter) -> int:
+    """Of `GradientMean`."""
+    if shares_update(parameter):
+        return SHARED
+    axes = axes_of(parameter)
+    return SUMMED if "replica" in axes else EXPERTS if "expert" in axes else WHOLE
+
+
 def shares_update(parameter: ms.Parameter) -> bool:
-    """Whether the replicas share out the update of a parameter that each of them holds."""
-    size = device_matrix().replica.size
-    if device_matrix().shard == "none" or "replica" in axes_of(parameter) or parameter.ndim < 2:
+    """Whether the replicas share out the update of a parameter that each of them holds.
+
+    Experts that ranks share out stay as they are: the more ranks, the fewer each holds.
+    """
+    size, axes = device_matrix().replica.size, axes_of(parameter)
+    if device_matrix().shard == "none" or {"replica", "expert"} & {*axes} or parameter.ndim < 2:
         return False
     return parameter.shape[0] % size == 0
 

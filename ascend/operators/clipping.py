@@ -12,7 +12,7 @@ class GlobalNorm(nn.Cell):
     """Euclidean norm of gradients taken as one vector, each counted once however it is laid out.
 
     Args:
-        kinds: of each gradient, the axes that share it out: "tensor", "replica", both or none; or
+        kinds: of each gradient, the axes that share it out, of "tensor", "replica" and "expert"; or
             None, where another stage of the pipeline counts it.
 
     Input: the ranks' own gradients, a tuple. Output: (1,) float32, equal on all ranks.
@@ -23,7 +23,7 @@ class GlobalNorm(nn.Cell):
         self.kinds = tuple(sorted({kind for kind in kinds if kind is not None}))
         self.kind_of = tuple(-1 if kind is None else self.kinds.index(kind) for kind in kinds)
         matrix, over, shared = device_matrix(), [], []
-        for axis in (matrix.tensor, matrix.replica):
+        for axis in (matrix.tensor, matrix.replica, matrix.expert):
             shares = np.array([axis.name in kind for kind in self.kinds], np.float32)
             if axis.size > 1 and shares.any():
                 over.append(collective(SumOutputs, axis))

@@ -126,13 +126,22 @@ class ScatterSum(nn.Cell):
         return self.narrow(self.reduce(x), 0, self.index * n, n)
 
 
-class SwapHeads(nn.Cell):
-    """From all heads of a rank's tokens to all tokens of its heads, (B, L / size, H, K) to
-    (B, L, H / size, K), or with ``back`` the other way (Ulysses, 2309.14509, figure 2)."""
+class Swap(nn.Cell):
+    """An all-to-all: the ranks, of which each holds its share along one dimension, share out
+    another instead.
 
-    def __init__(self, axis: Axis, back: bool = False):
+    Of heads and tokens it is Ulysses' (2309.14509, figure 2), of experts and rows GShard's
+    (2006.16668, section 3.2).
+
+    Args:
+        axis: of the ranks.
+        split: the dimension of which each rank keeps its share.
+        join: the one of which each then holds all, the ranks' shares one behind the other.
+    """
+
+    def __init__(self, axis: Axis, split: int, join: int):
         super().__init__()
-        self.there, self.back = _swap(axis, back), _swap(axis, not back)
+        self.there, self.back = _swap(axis, split, join), _swap(axis, join, split)
 
     def construct(self, x):
         return self.there(x)
@@ -151,16 +160,15 @@ class _GatheredSwap(nn.Cell):
 
     def construct(self, x):
         n = x.shape[self.split] // self.size
-        B = x.shape[0]
-        every = self.narrow(self.gather(x), self.split, self.axis * n, n)
+        B, every = x.shape[0], self.gather(x)
         parts = ()
         for i in range(self.size):
-            parts += (self.narrow(every, 0, i * B, B),)
+            of_rank = self.narrow(every, 0, i * B, B)
+            parts += (self.narrow(of_rank, self.split, self.axis * n, n),)
         return ops.concat(parts, self.join)
 
 
-def _swap(axis: Axis, back: bool):
-    split, join = (1, 2) if back else (2, 1)
+def _swap(axis: Axis, split: int, join: int):
     if ms.get_context("device_target") == "CPU":
         return _GatheredSwap(axis, split, join)
     return ops.AlltoAll(axis.size, split, join, axis.group)

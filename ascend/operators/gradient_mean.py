@@ -6,7 +6,7 @@ from ascend.device_matrix import device_matrix
 from ascend.operators.collectives import ScatterSum, SumOutputs, collective
 from ascend.operators.order import After
 
-WHOLE, SUMMED, SHARED = 0, 1, 2
+WHOLE, SUMMED, SHARED, EXPERTS = 0, 1, 2, 3
 
 
 class GradientMean(nn.Cell):
@@ -16,7 +16,9 @@ class GradientMean(nn.Cell):
         kinds: of each gradient: WHOLE, of a parameter that every replica holds; SUMMED, of one
             whose rows are shared out, and whose gradient is the replicas' sum already; SHARED, of
             one that every replica holds and of which each updates its share of the rows: what
-            comes out is the gradient of that share (ZeRO-1, 1910.02054, section 5.1).
+            comes out is the gradient of that share (ZeRO-1, 1910.02054, section 5.1); EXPERTS, of
+            experts that ranks share out: it is the sum of what those ranks ask for already, and is
+            summed over the others that hold the same experts.
         twice: of each gradient, whether both ends of a pipeline hold the parameter: its gradient is
             the sum of what they find.
 
@@ -31,6 +33,7 @@ class GradientMean(nn.Cell):
         self.kinds, self.part = kinds, 1.0 / axis.size
         self.alone = axis.size == 1
         self.reduce, self.scatter = collective(SumOutputs, axis), collective(ScatterSum, axis)
+        self.reduce_experts = collective(SumOutputs, device_matrix().expert_replica)
 
     def construct(self, gradients):
         means, summed = (), gradients[0]
@@ -42,5 +45,7 @@ class GradientMean(nn.Cell):
                 gradient = self.reduce(gradient)
             if self.kinds[i] == SHARED:
                 gradient = self.scatter(gradient)
+            if self.kinds[i] == EXPERTS:
+                gradient = self.reduce_experts(gradient)
             means += (gradient if self.alone else gradient * self.part,)
         return means

@@ -46,6 +46,23 @@ def test_stages_know_their_neighbours(stage):
     assert matrix.data.size == 1 and matrix.data.group == ""
 
 
+def test_experts_are_shared_by_neighbours_of_the_data_axis():
+    """Of two stages with four replicas' data, two shares of rows and two of matrices."""
+    config = ParallelConfig(tensor=2, sequence=2, pipeline=2, expert=2)
+    for rank in range(32):
+        matrix = lay_out_ranks(config, Ranks(rank, 32))
+        stage, data, place = rank // 16 * 16, rank % 16 // 4, rank % 4
+        first = stage + data // 2 * 8 + place
+        assert the_place(range(first, first + 8, 4), rank, matrix.expert)
+        same = [stage + 4 * d + 2 * s + rank % 2 for d in (data % 2, data % 2 + 2) for s in (0, 1)]
+        assert matrix.expert_replica.ranks == tuple(same)
+        assert matrix.expert_replica.ranks[matrix.expert_replica.index] == rank
+    matrix = lay_out_ranks(ParallelConfig(expert=4), Ranks(2, 4))
+    assert matrix.expert.ranks == matrix.data.ranks and matrix.expert.group == matrix.data.group
+    assert matrix.expert_replica.size == 1
+    assert lay_out_ranks(ParallelConfig(), Ranks(2, 4)).expert.size == 1
+
+
 def test_ranks_of_a_group_name_it_alike():
     config = ParallelConfig(tensor=2)
     names = [lay_out_ranks(config, Ranks(rank, 8)).tensor.group for rank in range(8)]
@@ -59,6 +76,11 @@ def test_what_does_not_fit_is_refused():
         ParallelConfig(tensor=0)
     with pytest.raises(DeviceMatrixError, match="parallel.shard: must be one of none, optimizer"):
         ParallelConfig(shard="all")
+    with pytest.raises(DeviceMatrixError, match="parallel.expert: 4 must divide the 6 data ranks"):
+        lay_out_ranks(ParallelConfig(tensor=2, expert=4), Ranks(0, 12))
+    matrix = lay_out_ranks(ParallelConfig(expert=4), Ranks(0, 4))
+    with pytest.raises(DeviceMatrixError, match="expert: 4 ranks cannot share experts of 6"):
+        Part((6, 2, 2)).split(0, matrix.expert, "experts")
     matrix = lay_out_ranks(ParallelConfig(tensor=8), Ranks(0, 8))
     with pytest.raises(DeviceMatrixError, match="parallel.tensor: 8 ranks cannot share heads of 6"):
         Part((6,)).split(0, matrix.tensor, "heads")

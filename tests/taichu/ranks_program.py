@@ -41,6 +41,13 @@ MATRICES = {
     "recomputed stages": {"pipeline": 4},
     "tensor pipeline": {"pipeline": 2, "tensor": 2},
     "sequence pipeline": {"pipeline": 2, "sequence": 2, "shard": "parameters"},
+    "expert": {"expert": 2},
+    "expert optimizer": {"shard": "optimizer"},
+    "expert parameters": {"expert": 2, "shard": "parameters"},
+    "expert tensor": {"tensor": 2},
+    "expert sequence": {"sequence": 2},
+    "recomputed expert": {"expert": 2},
+    "expert pipeline": {"pipeline": 2},
 }
 IDS = JointIds(40, {"image": 8})
 SHAPE = BatchShape(5, 32, 80, 6, (("image", 16, 6),))
@@ -57,6 +64,8 @@ SIZE = ModelConfig(
     modalities={"image": {}},
     codecs={"image": CodecConfig((4, 2))},
 )
+# room for all tokens: what two ranks would drop is not what one would of both's
+OF_EXPERTS = replace(SIZE, experts=4, expert_capacity=4.0)
 
 
 def draw_arrays(step: int, part: int):
@@ -95,7 +104,8 @@ def join_arrays(parts):
 def train(name: str) -> dict:
     """Losses and norms of the steps, and the parameters they leave."""
     ms.set_seed(3)
-    size = replace(SIZE, tied="untied" not in name, depth=4 if "stages" in name else SIZE.depth)
+    size = OF_EXPERTS if "expert" in name else SIZE
+    size = replace(size, tied="untied" not in name, depth=4 if "stages" in name else size.depth)
     objective = Objective(Backbone(size, IDS.size, [(4, 6)]), IDS)
     optimizer = AdamW(objective.trainable_params(), 0.02, clip=0.5)
     optimizer.take_parts()
@@ -105,7 +115,7 @@ def train(name: str) -> dict:
     for number in range(STEPS):
         parts = [draw_arrays(number, part) for part in range(PARTS)]
         if accumulate == 1:
-            joined = matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard"}
+            joined = matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard", "expert"}
             parts = [join_arrays(parts) if joined else parts[matrix.data.index]]
         made = [step(*map(ms.Tensor, arrays)) for arrays in parts]
         # a pipeline tells the mean of an update's batches

@@ -31,6 +31,13 @@ TWO = {
     "pipeline": "pipeline",
     "untied pipeline": "untied pipeline",
     "recomputed pipeline": "pipeline",
+    "expert": "expert",
+    "expert optimizer": "expert",
+    "expert parameters": "expert",
+    "recomputed expert": "expert",
+    "expert tensor": "expert tensor",
+    "expert sequence": "expert tensor",
+    "expert pipeline": "expert pipeline",
 }
 FOUR = {
     "stages": "stages",

@@ -31,6 +31,7 @@ QWEN2 = ModelConfig(
     bias=True,
     tied=False,
 )
+EXPERTS = replace(SMALL, experts=3)
 GRIDS = [(4, 6), (3, 4)]  # tokens and patch sizes of the samples' image and audio
 
 
@@ -178,7 +179,9 @@ def count(name: str) -> int:
     return count_parameters(config, JointIds(config.pieces, codes).size, sizes)
 
 
-@pytest.mark.parametrize("config", [SMALL, QWEN2, "nano"], ids=["qwen3", "qwen2", "nano"])
+@pytest.mark.parametrize(
+    "config", [SMALL, QWEN2, "nano", EXPERTS], ids=["qwen3", "qwen2", "nano", "experts"]
+)
 def test_parameters_are_counted_right(seeded, config):
     config = load_size(config) if isinstance(config, str) else config
     backbone = Backbone(config, 1234, GRIDS)
