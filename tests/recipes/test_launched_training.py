@@ -13,19 +13,20 @@ import pytest
 
 from recipes import codecs
 from recipes.codecs import Config
+from taichu.checkpoint import load_tensors
 from taichu.pretrained import Taichu
 from taichu.trainer import TrainConfig
 
 ROOT = Path(__file__).parents[2]
-TWO_HEADS = ("heads: 1", "heads: 2"), ("head_size: 32", "head_size: 16")
+SIZE = ("heads: 1", "heads: 2"), ("head_size: 32", "head_size: 16"), ("\ndepth: 1", "\ndepth: 2")
 
 
 @pytest.fixture(scope="module")
 def home(common, tmp_path_factory):
-    """A folder with a size of two heads, codecs, and the words that all runs share."""
+    """A folder with a size of two heads and blocks, codecs, and the words that all runs share."""
     home = tmp_path_factory.mktemp("launched")
     text = Path(common["model"]).read_text(encoding="utf-8")
-    for old, new in TWO_HEADS:
+    for old, new in SIZE:
         text = text.replace(old, new)
     (home / "size.yaml").write_text(text, encoding="utf-8")
     settings = {**common, "model": str(home / "size.yaml"), "cache": str(home / "cache")}
@@ -60,15 +61,26 @@ def test_a_run_goes_on_under_any_matrix(home):
         ("launch", 4, ["parallel.shard=optimizer", "--devices", "2"]),
         ("launch", 6, ["parallel.tensor=2", "--devices", "2"]),
         ("train", 8, []),
+        ("launch", 10, ["parallel.pipeline=2", "--devices", "2"]),
     ]
     for command, steps, more in runs:
         process = start(folder, command, *words, f"train.steps={steps}", *more)
         out, _ = process.communicate(timeout=300)
         assert process.returncode == 0, out[-3000:]
-    assert [row["step"] for row in rows(folder)] == list(range(1, 9))
+    assert [row["step"] for row in rows(folder)] == list(range(1, 11))
     assert all(np.isfinite(row["loss"]) and "left_out" not in row for row in rows(folder))
     model = Taichu.from_pretrained(folder / "out/model")
     assert np.isfinite(model.embed(text="a red square")).all()
+    # the model's folder holds what both stages saved
+    tensors, _ = load_tensors(folder / "out/model/model.safetensors")
+    saved = {}
+    for rank in (0, 1):
+        name = f"step-00000010-rank-000{rank}-of-0002.safetensors"
+        saved |= load_tensors(folder / "out/training/backbone/checkpoints" / name)[0]
+    trained = {name for name in saved if name.startswith("backbone.")}
+    assert {f"backbone.{name}" for name in tensors if "patch_scales" not in name} == trained
+    for name in trained:
+        np.testing.assert_array_equal(saved[name], tensors[name.removeprefix("backbone.")])
 
 
 def test_both_ranks_stop_together_at_a_signal_and_go_on(home):

@@ -88,6 +88,20 @@ def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(rank):
     assert found["ReduceScatter"] == ALIGNMENT["ReduceScatter"] + 1
 
 
+@pytest.mark.parametrize("rank, held", [(0, 14 + 11), (3, 11), (6, 11 + 5)])
+def test_stages_send_to_their_neighbours(rank, held):
+    """Of four stages with two data ranks each: the first, the second and the last."""
+    keys = "parallel.pipeline=4", "train.accumulate=2"
+    selection = select("step", *keys, rank=rank, ranks=8)
+    assert find_faults(selection) == []
+    neighbours, last = 2 if rank == 3 else 1, rank == 6
+    # gradients once an update, the norm's sum, and what is told of the loss
+    expected = {"AllReduce": held + 2, "Send": neighbours, "Receive": neighbours}
+    if last:
+        expected = {**ALIGNMENT, **expected, "AllReduce": held + 3}
+    assert collectives(selection) == expected
+
+
 @pytest.mark.parametrize("shard", ["optimizer", "parameters"])
 def test_shards_are_scattered_and_gathered(shard):
     found = collectives(select("step", f"parallel.shard={shard}", rank=3, ranks=8))
