@@ -47,11 +47,13 @@ def block_products(work: Workload, layout: ParallelConfig, blocks: int) -> list[
     size, t = work.size, layout.tensor
     N, D, K, F = work.tokens // layout.sequence, size.width, size.head_size, size.hidden // t
     H, G = size.heads // t, size.key_value_heads // t
-    return [
+    chosen = size.active_experts if size.experts else 1
+    found = [
         Product("queries, keys, values", N, D, (H + 2 * G) * K, blocks),
         Product("attention's output", N, H * K, D, blocks),
-        Product("feed-forward", N, D, 3 * F, blocks),
+        Product("feed-forward", N * chosen, D, 3 * F, blocks),
     ]
+    return found + [Product("router", N, D, size.experts, blocks)] * bool(size.experts)
 
 
 def reading_products(work: Workload, layout: ParallelConfig) -> list[Product]:

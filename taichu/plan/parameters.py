@@ -42,20 +42,30 @@ class Parameter:
 
 def of_block(size: ModelConfig) -> list[Parameter]:
     """The parameters of each block."""
-    D, H, G, K, F = size.width, size.heads, size.key_value_heads, size.head_size, size.hidden
+    D, H, G, K = size.width, size.heads, size.key_value_heads, size.head_size
 
     def matrix(part: str, outputs: int, inputs: int, split: int) -> Parameter:
         return Parameter(part, (outputs, inputs), split, product=True, shared=True)
 
     found = [matrix("attention", heads * K, D, 0) for heads in (H, G, G)]
     found += [matrix("attention", D, H * K, 1)]
-    found += [matrix("feed-forward", F, D, 0)] * 2 + [matrix("feed-forward", D, F, 1)]
-    found += [Parameter("norms", (D,))] * 2
+    found += of_feed_forward(size) + [Parameter("norms", (D,))] * 2
     if size.bias:
         found += [Parameter("attention", (heads * K,), 0) for heads in (H, G, G)]
     if size.query_key_norm:
         found += [Parameter("norms", (K,))] * 2
     return found
+
+
+def of_feed_forward(size: ModelConfig) -> list[Parameter]:
+    """Those of a block's feed-forward layer, or of its router and experts."""
+    part, D, E, F = "feed-forward", size.width, size.experts, size.hidden
+    if not E:
+        shapes = [((F, D), 0), ((F, D), 0), ((D, F), 1)]
+        return [Parameter(part, *matrix, product=True, shared=True) for matrix in shapes]
+    shapes = [((E, F, D), 1), ((E, F, D), 1), ((E, D, F), 2)]
+    experts = [Parameter(part, *matrices, product=True) for matrices in shapes]
+    return [Parameter(part, (E, D)), Parameter(part, (E,)), *experts]
 
 
 def of_reading(work: Workload) -> list[Parameter]:
@@ -93,6 +103,14 @@ def count_by_part(work: Workload) -> dict[str, int]:
     for parameter in all_parameters(work):
         counts[parameter.part] = counts.get(parameter.part, 0) + parameter.count
     return counts
+
+
+def count_active(work: Workload) -> int:
+    """Number of parameters that a token meets: of a block's experts, those that it chooses."""
+    size = work.size
+    of_expert = 3 * size.width * size.hidden
+    passed = max(0, size.experts - size.active_experts) * of_expert * size.depth
+    return sum(count_by_part(work).values()) - passed
 
 
 @dataclass(frozen=True)

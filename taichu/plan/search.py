@@ -6,8 +6,10 @@ from ascend.device_matrix import SHARDS, ParallelConfig
 from ascend.rates import DeviceType
 from taichu.errors import TaichuError
 from taichu.plan.memory import USABLE, Memory, memory
+from taichu.plan.operations import needed
+from taichu.plan.parameters import count_active, count_by_part
 from taichu.plan.step_time import StepTime, step_time
-from taichu.plan.workload import Workload
+from taichu.plan.workload import Workload, stages
 
 
 class PlanError(TaichuError):
@@ -46,8 +48,11 @@ def find_plans(work: Workload, devices: int, device: DeviceType) -> list[Plan]:
     """All plans that fit, the fastest first; of equally fast ones the simplest.
 
     Raises:
-        PlanError: none fits, or the number of devices is impossible.
+        PlanError: none fits, the number of devices is impossible, or the model has experts, of
+            which memory and what is sent are not counted.
     """
+    if work.size.experts:
+        raise PlanError(explain_experts(work))
     if devices < 1:
         raise PlanError(f"--devices {devices}: must be 1 or more")
     if devices > device.node and devices % device.node:
@@ -110,6 +115,17 @@ def explain_misfit(plan: Plan) -> str:
         f"nothing fits: the smallest layout ({describe(plan.layout)}, recomputed) needs "
         f"{gigabytes(held.peak)} of the {gigabytes(limit)} GB that MindSpore can take of a "
         f"{plan.device.name}, most of it {largest} ({gigabytes(parts[largest])} GB); {cure}"
+    )
+
+
+def explain_experts(work: Workload) -> str:
+    """One line: what is known of a model with experts."""
+    (stage,) = stages(work.size, ParallelConfig())
+    forward = needed(work, ParallelConfig(), stage).forward / work.tokens
+    return (
+        f"layouts of models with experts are not planned; this one has "
+        f"{sum(count_by_part(work).values()):,} parameters, of which a token meets "
+        f"{count_active(work):,} in {forward:.3e} operations forward"
     )
 
 

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from taichu import Taichu
 from taichu.errors import GenerationError
 from taichu.generation import generate
 from taichu.layout import GROUPED, Segment, Span, lay_out
@@ -61,6 +62,17 @@ def test_greedy_equals_a_loop_over_single_segments(tiny, conditions, into):
     made = generate(tiny, into, conditions, GREEDY)
     for result, condition in zip(made, conditions[:4]):  # the loop takes its time
         assert result.ids == continue_alone(tiny, condition, into, GREEDY.pieces)
+
+
+@pytest.mark.parametrize("into", ["text", "audio"])
+def test_experts_make_the_same_step_by_step(tiny, tokenizer, conditions, into):
+    ms.set_seed(11)
+    model = Taichu(replace(tiny.config, experts=4), tokenizer)
+    for layer in (block.feed_forward for block in model.backbone.blocks):
+        drawn = np.random.default_rng(2).normal(0, 0.1, 4)
+        layer.router.balance.set_data(ms.Tensor(drawn, ms.float32))
+    for result, condition in zip(generate(model, into, conditions, GREEDY), conditions[:2]):
+        assert result.ids == continue_alone(model, condition, into, GREEDY.pieces)
 
 
 @pytest.mark.parametrize("into", MADE)

@@ -20,7 +20,7 @@ GRIDS = [(4, 6), (3, 4)]
 SHAPE = BatchShape(3, 48, 96, 8, (("image", 16, 6), ("audio", 12, 4)))
 
 
-def build(vocabulary, tied):
+def build(vocabulary, tied, experts=0):
     ms.set_seed(5)
     config = ModelConfig(
         width=16,
@@ -32,6 +32,7 @@ def build(vocabulary, tied):
         embedding=6,
         pieces=0,
         tied=tied,
+        experts=experts,
     )
     return Objective(Backbone(config, vocabulary.size, GRIDS), vocabulary)
 
@@ -51,9 +52,9 @@ def arrays(samples, vocabulary):
     return [ms.Tensor(array) for array in batch.arrays()]
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_gradients_are_those_of_the_whole_graph(seeded, vocabulary, arrays, tied):
-    objective = build(vocabulary, tied)
+@pytest.mark.parametrize("tied, experts", [(True, 0), (False, 0), (True, 3)])
+def test_gradients_are_those_of_the_whole_graph(seeded, vocabulary, arrays, tied, experts):
+    objective = build(vocabulary, tied, experts)
     parameters = ms.ParameterTuple(objective.trainable_params()[::-1])  # any order
     whole = ms.value_and_grad(objective, None, parameters, has_aux=True)
     recomputed = RecomputedGradient(Stage(objective), parameters)

@@ -7,6 +7,7 @@ import pytest
 
 from ascend.kernel_check import find_faults, select_kernels
 from ascend.kernel_check.standins import missing_tool
+from taichu.config import SIZES
 
 pytestmark = pytest.mark.skipif(
     missing_tool() is not None, reason=f"{missing_tool()} is not there: no stand-ins can be built"
@@ -109,6 +110,49 @@ def test_shards_are_scattered_and_gathered(shard):
     assert shared == found["AllGather"] - ALIGNMENT["AllGather"] > 30
     # the other gradients, the number of pairs, the norm's sum
     assert found["AllReduce"] == PARAMETERS - shared + 2
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    """nano, with eight experts in each block; its override."""
+    path = tmp_path / "mixture.yaml"
+    path.write_text((SIZES / "nano.yaml").read_text(encoding="utf-8") + "experts: 8\n")
+    return f"model={path}"
+
+
+@pytest.mark.parametrize("graph", ["step", "prefill", "decode"])
+def test_experts_have_kernels(mixture, graph):
+    selection = select(graph, mixture)
+    assert find_faults(selection) == []
+    kernels = {operator for operator, _ in selection.kernels}
+    assert {"TopkExt", "CumsumExt", "IndexAddExt", "IndexSelect", "BatchMatMul"} <= kernels
+
+
+def test_experts_have_kernels_on_older_chips(mixture):
+    assert find_faults(select("step", mixture, chip="Ascend310P3")) == []
+
+
+# of each block the router and its balance, and of 8 experts three matrices as of one
+ROUTERS, EXPERTS = 2 * BLOCKS, 3 * BLOCKS
+
+
+@pytest.mark.parametrize("size, reduced", [(2, EXPERTS), (8, 0)])
+def test_ranks_that_share_experts_swap_their_rows(mixture, size, reduced):
+    """There and back, forward and backward; experts are reduced where several hold the same."""
+    selection = select("step", mixture, f"parallel.expert={size}", rank=3, ranks=8)
+    assert find_faults(selection) == []
+    others = PARAMETERS + ROUTERS - EXPERTS
+    # and the number of pairs, the norm's sum
+    counts = {"AllReduce": others + reduced + 2, "AllToAll": 4 * BLOCKS}
+    assert collectives(selection) == {**ALIGNMENT, **counts}
+
+
+def test_experts_under_tensor_and_sequence_ranks(mixture):
+    matrix = "parallel.tensor=2", "parallel.sequence=2", "parallel.expert=2", "train.recompute=true"
+    selection = select("step", mixture, *matrix, rank=5, ranks=8)
+    assert find_faults(selection) == []
+    # queries, keys, values and output, and rows twice; there, again, and back
+    assert collectives(selection)["AllToAll"] == 3 * (4 + 2) * BLOCKS
 
 
 def test_the_command(taichu):

@@ -8,7 +8,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from ascend.device_matrix import ParallelConfig
 from taichu.model import Backbone
-from taichu.plan.parameters import Held, all_parameters, count_by_part
+from taichu.plan.parameters import Held, all_parameters, count_active, count_by_part
 from taichu.plan.workload import stages
 
 
@@ -17,7 +17,9 @@ def test_every_parameter_is_counted(read_workload, model):
     check(read_workload(f"model={model}"))
 
 
-@pytest.mark.parametrize("changes", [{"bias": True}, {"query_key_norm": False}, {"tied": True}])
+@pytest.mark.parametrize(
+    "changes", [{"bias": True}, {"query_key_norm": False}, {"tied": True}, {"experts": 3}]
+)
 def test_other_models(read_workload, changes):
     work = read_workload("model=nano")
     check(replace(work, size=replace(work.size, **changes)))
@@ -36,6 +38,17 @@ def check(work):
     found = count_by_part(work)
     norms = found["norms"] - work.size.width
     assert found["attention"] + found["feed-forward"] + norms == blocks
+
+
+def test_a_token_meets_the_experts_that_it_chooses(read_workload):
+    work = read_workload("model=nano")
+    dense = sum(count_by_part(work).values())
+    assert count_active(work) == dense
+    size = replace(work.size, experts=8, active_experts=3)
+    mixture = replace(work, size=size)
+    of_expert, router = 3 * 128 * 256, 8 * 128 + 8
+    assert sum(count_by_part(mixture).values()) == dense + 4 * (7 * of_expert + router)
+    assert count_active(mixture) == dense + 4 * (2 * of_expert + router)
 
 
 def test_shares_of_ranks(read_workload):

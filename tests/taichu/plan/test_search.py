@@ -10,8 +10,10 @@ from taichu.command_line.train import load_recipe
 from taichu.errors import ConfigError
 from taichu.plan import workload_of
 from taichu.plan.memory import USABLE
+from taichu.plan.operations import needed
 from taichu.plan.search import PlanError, find_plans, make_plan, possible_layouts
 from taichu.plan.step_time import step_time
+from taichu.plan.workload import stages
 
 B2 = find_device_type("910B")
 LARGE = "model=3.8b", "mixture.rows=2", "mixture.length=4096"
@@ -30,6 +32,17 @@ def test_layouts_divide_what_they_share(large):
         assert 64 % (layout.tensor * layout.sequence * layout.pipeline) == 0
         assert layout.tensor <= B2.node
         assert size.key_value_heads % (layout.tensor * layout.sequence) == 0
+
+
+def test_of_experts_only_what_is_counted_is_said(read_workload):
+    dense = read_workload("model=nano")
+    size = replace(dense.size, experts=8, active_experts=3)
+    with pytest.raises(PlanError, match="layouts of models with experts are not planned") as raised:
+        find_plans(replace(dense, size=size), 8, B2)
+    (stage,) = stages(size, ParallelConfig())
+    forward = needed(dense, ParallelConfig(), stage).forward / dense.tokens
+    forward += 4 * (2 * 2 * 3 * 128 * 256 + 2 * 128 * 8)  # two more layers of each block, a router
+    assert f"{forward:.3e} operations forward" in str(raised.value)
 
 
 def test_plans_fit_and_are_in_order(large):
