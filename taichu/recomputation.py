@@ -38,12 +38,12 @@ class RecomputedGradient(nn.Cell):
         self.objective, self.backbone = objective, objective.backbone
         self.loss_scale, self.narrow = loss_scale, operators.narrow()
         self.in_block = [ms.ParameterTuple(b.trainable_params()) for b in self.backbone.blocks]
-        place = {p.name: (b, i) for b, held in enumerate(self.in_block) for i, p in enumerate(held)}
-        outside = [p for p in parameters if p.name not in place]
-        self.outside = ms.ParameterTuple(outside)
+        found = [p.name for held in self.in_block for p in held]
+        self.outside = ms.ParameterTuple([p for p in parameters if p.name not in set(found)])
         self.backwards = tuple(reversed(range(len(self.in_block))))
-        place |= {p.name: (len(self.in_block), i) for i, p in enumerate(outside)}
-        self.places = tuple(place[p.name] for p in parameters)
+        found += [p.name for p in self.outside]
+        self.places = tuple(found.index(p.name) for p in parameters)
+        self.each = ops.HyperMap()
         self.through = ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
         self.of_loss = ms.value_and_grad(self.finish, (0, 1), self.outside, has_aux=True)
 
@@ -78,18 +78,15 @@ class RecomputedGradient(nn.Cell):
                 x_ND, kept[b][1], *where, returned
             )
             returned = of_inputs[:2]
-            found = (of_block, *found)
+            found = (*of_block, *found)
         _, of_reading = self.through(self.backbone.read_tokens, self.outside)(
             ids, source, *patches, returned
         )
-        summed = []
-        for first, second in zip(of_outside, of_reading):
-            summed.append(first + second)
-        found = (*found, summed)
-        gradients = ()
-        for part, i in self.places:
-            gradients = (*gradients, found[part][i])
-        return value, gradients
+        found = (*found, *self.each(ops.add, of_outside, of_reading))
+        return value, self.each(ops.partial(self.pick, found), self.places)
+
+    def pick(self, found, place: int):
+        return found[place]
 
     def finish(self, x_ND, branch_ND, *others):
         """(scaled loss, loss, parts) of what the last block returned."""

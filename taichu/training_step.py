@@ -51,7 +51,7 @@ class TrainingStep(nn.Cell):
             self.gradient = ms.value_and_grad(self.scaled, None, parameters, has_aux=True)
         self.calls = 0
         self.wait = UpdateWait(optimizer)
-        self.gathered, self.assign = None, assign()
+        self.gathered, self.assign, self.each = None, assign(), ops.HyperMap()
         if accumulate > 1:
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
         self._update = KeptGraph(self.update, graphs)
@@ -74,22 +74,27 @@ class TrainingStep(nn.Cell):
     def gather(self, *arrays):
         """Add a batch's gradients to those gathered."""
         (_, loss, parts), gradients = self.gradient(*arrays)
-        for i in range(len(gradients)):
-            self.assign(self.gathered[i], self.gathered[i] + gradients[i])
-        return loss, parts, ops.zeros((1,), ms.float32)
+        done = self.each(self.add, self.gathered, gradients)
+        return loss, parts, ops.depend(ops.zeros((1,), ms.float32), done)
+
+    def add(self, gathered, gradient):
+        return self.assign(gathered, gathered + gradient)
 
     def update(self, *arrays):
         """Gradients of a batch (and those gathered), then one update."""
         (_, loss, parts), gradients = self.gradient(*arrays)
         if self.gathered is None:
             return loss, parts, self.optimize(gradients)
-        mean = ()
-        for i in range(len(gradients)):
-            mean += ((self.gathered[i] + gradients[i]) / self.accumulate,)
-        norm = self.optimize(mean)
-        for i in range(len(gradients)):
-            norm = ops.depend(norm, self.assign(self.gathered[i], ops.zeros_like(gradients[i])))
-        return loss, parts, norm
+        norm = self.optimize(self.each(self.mean, self.gathered, gradients))
+        done = self.each(ops.partial(self.clear, norm), self.gathered)
+        return loss, parts, ops.depend(norm, done)
+
+    def mean(self, gathered, gradient):
+        return (gathered + gradient) / self.accumulate
+
+    def clear(self, norm, gathered):
+        """Once the norm is known, and so the update is made."""
+        return self.assign(gathered, ops.depend(ops.zeros_like(gathered), norm))
 
     def optimize(self, gradients):
         """Update the parameters, and the scale where there is one."""

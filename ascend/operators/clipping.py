@@ -18,31 +18,32 @@ class GlobalNorm(nn.Cell):
 
     def __init__(self, kinds: tuple[tuple[str, ...], ...]):
         super().__init__()
-        self.kinds = tuple(sorted(set(kinds)))
-        self.kind_of = tuple(self.kinds.index(kind) for kind in kinds)
+        every = sorted(set(kinds))
+        self.is_of_KN = Tensor([[kind == of for kind in kinds] for of in every])
         self.alone = device_matrix().ranks.size == 1
-        shared = np.array([[axis in k for k in self.kinds] for axis in ("tensor", "replica")])
+        shared = np.array([[axis in k for k in every] for axis in ("tensor", "replica")])
         self.tensor, self.replica = (Tensor(row, float32) for row in shared.astype(np.float32))
         nobody = Axis("nobody")  # where no gradient is shared out there is nothing to be summed
         axes = device_matrix().tensor, device_matrix().replica
         over = [axis if row.any() else nobody for axis, row in zip(axes, shared)]
         self.over_tensor, self.over_replicas = (collective(SumOutputs, axis) for axis in over)
+        self.each = ops.HyperMap()
 
     def construct(self, gradients):
-        squares = [()] * len(self.kinds)
-        for i in range(len(gradients)):
-            square = ops.sum(gradients[i] * gradients[i]).reshape((1,))
-            squares[self.kind_of[i]] += (square,)
-        sums = ()
-        for of_kind in squares:
-            sums += (ops.sum(ops.concat(of_kind), 0, True),)
-        total = ops.concat(sums)
-        if not self.alone:
-            everywhere = self.over_tensor(total)
-            total = total + (everywhere - total) * self.tensor
-            everywhere = self.over_replicas(total)
-            total = total + (everywhere - total) * self.replica
-        return ops.pow(ops.sum(total, 0, True), 0.5)
+        squares_N = ops.concat(self.each(sum_of_squares, gradients))
+        if self.alone:
+            return ops.pow(ops.sum(squares_N, 0, True), 0.5)
+        total_K = ops.sum(ops.where(self.is_of_KN, squares_N, ops.zeros_like(squares_N)), 1)
+        everywhere_K = self.over_tensor(total_K)
+        total_K = total_K + (everywhere_K - total_K) * self.tensor
+        everywhere_K = self.over_replicas(total_K)
+        total_K = total_K + (everywhere_K - total_K) * self.replica
+        return ops.pow(ops.sum(total_K, 0, True), 0.5)
+
+
+def sum_of_squares(x):
+    """(1,), of a tensor of any shape."""
+    return ops.sum(x * x).reshape((1,))
 
 
 def clip_factor(norm, longest):

@@ -30,16 +30,16 @@ class GradientMean(nn.Cell):
                 ops.AllReduce(ops.ReduceOp.SUM, axis.group),
                 ScatterSum(axis),
             )
+        self.each = ops.HyperMap()
 
     def construct(self, gradients):
         if self.alone:
             return gradients
-        means = ()
-        for i in range(len(gradients)):
-            gradient = gradients[i]
-            if self.kinds[i] == WHOLE:
-                gradient = self.reduce(gradient)
-            if self.kinds[i] == SHARED:
-                gradient = self.scatter(gradient)
-            means += (gradient * self.part,)
-        return means
+        return self.each(self.of_one, self.kinds, gradients)
+
+    def of_one(self, kind: int, gradient):
+        if kind == WHOLE:
+            gradient = self.reduce(gradient)
+        if kind == SHARED:
+            gradient = self.scatter(gradient)
+        return gradient * self.part
