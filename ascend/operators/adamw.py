@@ -1,6 +1,5 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, 1711.05101, algorithm 2)."""
 
-import ctypes
 import time
 
 import mindspore as ms
@@ -14,7 +13,7 @@ from ascend.device_matrix import device_matrix
 from ascend.operators.assign import assign
 from ascend.operators.clipping import GlobalNorm, clip_factor
 from ascend.operators.collectives import GatherRows, collective
-from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
+from ascend.operators.form import choose_form, device_form, kernel, library
 from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
 from ascend.precision import has_bfloat16
 from ascend.sharding import Place, axes_of, place_of, splits_of
@@ -253,8 +252,7 @@ class UpdateWait:
         self.count = None
         self.longest = 0.0  # seconds of the longest wait so far
         if isinstance(optimizer.update, CompiledUpdate):
-            self.count = ctypes.CDLL(str(LIBRARY)).updates
-            self.count.restype = ctypes.c_int64
+            self.count = library().updates
 
     def started(self) -> int:
         """To be called before the step; its result goes to `sleep`."""
