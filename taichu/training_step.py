@@ -28,6 +28,9 @@ class TrainingStep(nn.Cell):
     Where products are computed in float16, the loss is scaled while gradients are taken. A call
     whose gradients are not finite changes no parameter and no moment.
 
+    Attributes:
+        meanwhile: called, where it is not None, when an update has been started and is waited for.
+
     Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
         only gathers gradients).
     """
@@ -49,7 +52,7 @@ class TrainingStep(nn.Cell):
         else:
             parameters = optimizer.parameters
             self.gradient = ms.value_and_grad(self.scaled, None, parameters, has_aux=True)
-        self.calls = 0
+        self.calls, self.meanwhile = 0, None
         self.wait = UpdateWait(optimizer)
         self.gathered, self.assign, self.each = None, assign(), ops.HyperMap()
         if accumulate > 1:
@@ -63,6 +66,8 @@ class TrainingStep(nn.Cell):
             return self._gather(*arrays)
         before = self.wait.started()
         outputs = self._update(*arrays)
+        if self.meanwhile:
+            self.meanwhile()
         self.wait.sleep(before)
         return outputs
 
