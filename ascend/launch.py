@@ -33,8 +33,8 @@ def launch(
     """Run a command once for each rank; returns whether all ranks of this node exited with 0.
 
     The first rank's output is shown as it comes. When a rank fails, all are ended, and the last
-    lines of its log are shown. SIGTERM and SIGINT are passed on to the ranks; a second one ends
-    them. Nothing that was started is left behind. To be called in the main thread.
+    lines of its log are shown. SIGTERM and SIGINT are passed on to the ranks as SIGTERM; a second
+    one ends them. Nothing that was started is left behind. To be called in the main thread.
 
     Args:
         command: program and arguments; it learns its rank by `ascend.ranks`.
@@ -46,6 +46,9 @@ def launch(
         silence: seconds without a word in any rank's log after which the ranks are taken to hang;
             they get SIGUSR1, to write their stacks, and have failed. 0: never.
         grace: seconds from a signal that is passed on to the ranks' end.
+
+    Raises:
+        KeyboardInterrupt: after SIGINT, when the ranks have ended by themselves.
     """
     logs = Path(logs) / f"node_{cluster.node_rank}" if cluster.nodes > 1 else Path(logs)
     with Stop() as stop:
@@ -56,6 +59,8 @@ def launch(
             finally:
                 ranks.end()
             if failure is None:
+                if signal.SIGINT in stop.signals:
+                    raise KeyboardInterrupt
                 return True
             _say(failure)
             if stop.signals:
@@ -110,7 +115,8 @@ def _watch(ranks: StartedRanks, stop: Stop, silence: float, grace: float) -> str
         now, before = time.monotonic(), written
         if stop.signals and deadline is None:
             _say(f"the ranks are told to stop, within {grace:g} s; a second signal ends them")
-            if not ranks.signal(stop.signals[0]):
+            # whatever came here: of SIGINT a rank would say that it was not done
+            if not ranks.signal(signal.SIGTERM):
                 return "stopped before the ranks had started"
             deadline = now + grace
         if deadline and (now > deadline or len(stop.signals) > 1):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ascend.device import DeviceError
+from ascend.threads import given_threads
 
 BACKENDS = {"Ascend": "hccl", "GPU": "nccl", "CPU": "mccl"}
 
@@ -71,6 +72,7 @@ def join() -> Ranks:
 
     Raises:
         DeviceError: see `read_ranks`; or MindSpore numbers the ranks in another way.
+        ThreadsError: see `given_threads`.
         RuntimeError: MindSpore cannot bring the ranks together.
     """
     ranks = read_ranks()
@@ -80,8 +82,7 @@ def join() -> Ranks:
     from mindspore import communication
 
     target = mindspore.get_context("device_target")
-    if target == "CPU" and "OMP_NUM_THREADS" in os.environ:  # by default it takes every core
-        threads = int(os.environ["OMP_NUM_THREADS"])
+    if target == "CPU" and (threads := given_threads()):  # by default it takes every core
         mindspore.device_context.cpu.op_tuning.threads_num(threads)
     communication.init(BACKENDS[target])
     given = Ranks(communication.get_rank(), communication.get_group_size())

@@ -32,6 +32,8 @@ from taichu.report.floors import FLOORS
 from taichu.trainer import TrainConfig
 from taichu.training_log import read_log
 
+ONE_PROCESS = True  # its evaluation and report are one process's; launched as ranks it is refused
+
 
 @dataclass(frozen=True)
 class Config:

@@ -41,6 +41,7 @@ class ModelConfig:
     hidden: int  # width of the SwiGLU layer, or of each expert
     embedding: int  # width of the shared embedding space
     pieces: int  # text pieces of the vocabulary (upper bound while a tokenizer is trained)
+    rows_multiple: int = 1  # the id table's rows are filled up to a multiple of it
     query_key_norm: bool = True  # RMSNorm on queries and keys (Qwen3)
     bias: bool = False  # on query, key and value (Qwen2)
     tied: bool = True  # decoding head shares the id table
@@ -58,6 +59,8 @@ class ModelConfig:
             raise ConfigError(
                 f"key_value_heads={self.key_value_heads} must divide heads={self.heads}"
             )
+        if self.rows_multiple < 1:
+            raise ConfigError(f"rows_multiple={self.rows_multiple} must be at least 1")
         if self.head_size % 2:
             raise ConfigError(f"head_size={self.head_size} must be even")
         # of one expert alone the weight is always 1, and teaches the router nothing
@@ -71,6 +74,13 @@ class ModelConfig:
             raise ConfigError(
                 f"modalities {sorted(self.modalities)} and codecs {sorted(self.codecs)} differ"
             )
+
+    def table_rows(self, vocabulary_size: int) -> int:
+        """Rows of the id table of a joint vocabulary of so many ids.
+
+        Replicas share out rows where their number divides them (ZeRO), which that of ids need not.
+        """
+        return -(-vocabulary_size // self.rows_multiple) * self.rows_multiple
 
 
 def load_yaml(path: Path | str) -> dict:

@@ -1,6 +1,6 @@
 """The vectors of ids, those of codes spelled by their digits.
 
-Names of dimensions: V vocabulary, C codes of it, R digits of all modalities, D width.
+Names of dimensions: V vocabulary, W rows of the table, C codes, R digits of all modalities, D width.
 """
 
 import math
@@ -14,21 +14,22 @@ from taichu.matrices import draw_matrix, whole
 
 
 class IdTable(nn.Cell):
-    """A vector of size 1 for each id of the joint vocabulary; output (V, D).
+    """A vector of size 1 for each id of the joint vocabulary; output (W, D).
 
     A code's vector is one of its own and one for each digit that spells it (FSQ, 2309.15505),
     added: what is learned of a digit is learned of all codes that hold it, however rare they are.
 
     Args:
+        rows: W, at least V; what follows the vocabulary's is never looked up nor decoded.
         vocabulary_size: V; the codes come last.
         levels: levels of the digits of each grid modality's codes, in the vocabulary's order; none
             for a vocabulary of text alone.
         width: D.
     """
 
-    def __init__(self, vocabulary_size: int, levels: list[tuple[int, ...]], width: int):
+    def __init__(self, rows: int, vocabulary_size: int, levels: list[tuple[int, ...]], width: int):
         super().__init__()
-        self.own = draw_matrix((vocabulary_size, width), width**-0.5, shared_out=True)
+        self.own = draw_matrix((rows, width), width**-0.5, shared_out=True)
         self.whole, self.spelled = whole(self.own), bool(levels)
         if not self.spelled:
             return
@@ -37,43 +38,49 @@ class IdTable(nn.Cell):
         self.digits = draw_matrix((digits, width), width**-0.5)
         # half of a code's size is its own, half its digits'
         share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
-        self.spell = _Spell(spelling_CR * share_C1, vocabulary_size, width)
+        self.spell = _Spell(spelling_CR * share_C1, rows, vocabulary_size)
 
     def construct(self):
-        own_VD = self.whole(self.own)
-        return self.spell(own_VD, self.digits) if self.spelled else own_VD
+        own_WD = self.whole(self.own)
+        return self.spell(own_WD, self.digits) if self.spelled else own_WD
 
 
 class _Spell(nn.Cell):
-    """The table (V, D) of own vectors (V, D) and digits' vectors (R, D).
+    """The table (W, D) of own vectors (W, D) and digits' vectors (R, D).
 
-    Its gradient is put together as the table is; a slice's own would fill all of V with zeros.
+    Its gradient is put together as the table is; a slice's own would fill all of W with zeros.
     """
 
-    def __init__(self, spelling_CR: np.ndarray, vocabulary_size: int, width: int):
+    def __init__(self, spelling_CR: np.ndarray, rows: int, vocabulary_size: int):
         super().__init__()
         self.spelling_CR = ms.Tensor(spelling_CR, ms.float32)
         codes = len(spelling_CR)
-        self.texts, self.codes = vocabulary_size - codes, codes
+        texts = vocabulary_size - codes
+        # text and codes, each from where and how many, and what fills the table up
+        self.parts = ((0, texts), (texts, codes), (vocabulary_size, rows - vocabulary_size))
+        if rows == vocabulary_size:
+            self.parts = self.parts[:2]
         self.share = 0.5**0.5
         self.transposed = ops.MatMul(transpose_a=True)
         self.narrow = operators.narrow()
 
-    def construct(self, own_VD, digits_RD):
-        texts, own_CD = self.parts(own_VD)
+    def construct(self, own_WD, digits_RD):
+        own = self.cut(own_WD)
         spelled_CD = ops.matmul(self.spelling_CR, digits_RD)
-        return ops.concat((texts, own_CD * self.share + spelled_CD), 0)
+        return ops.concat((own[0], own[1] * self.share + spelled_CD, *own[2:]), 0)
 
-    def bprop(self, own_VD, digits_RD, out, dout_VD):
-        texts, dout_CD = self.parts(dout_VD)
+    def bprop(self, own_WD, digits_RD, out, dout_WD):
+        dout = self.cut(dout_WD)
         return (
-            ops.concat((texts, dout_CD * self.share), 0),
-            self.transposed(self.spelling_CR, dout_CD),
+            ops.concat((dout[0], dout[1] * self.share, *dout[2:]), 0),
+            self.transposed(self.spelling_CR, dout[1]),
         )
 
-    def parts(self, table_VD):
-        texts = self.narrow(table_VD, 0, 0, self.texts)
-        return texts, self.narrow(table_VD, 0, self.texts, self.codes)
+    def cut(self, table_WD):
+        parts = ()
+        for start, count in self.parts:
+            parts += (self.narrow(table_WD, 0, start, count),)
+        return parts
 
 
 def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:

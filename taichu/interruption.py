@@ -13,9 +13,12 @@ class Interruption:
     """While it is entered, SIGTERM and SIGINT do no more than note that they came.
 
     A second SIGINT interrupts at once, as it would have without this; a second SIGTERM changes
-    nothing. MindSpore takes SIGINT for itself whenever it computes, and makes it SIGTERM: from then
-    on Ctrl-C counts as that. A signal that the process ignores stays ignored. Python gives signals
-    to the main thread alone: entered in another one, this notes nothing.
+    nothing. A signal that the process ignores stays ignored. Python gives signals to the main
+    thread alone: entered in another one, this notes nothing.
+
+    Whenever MindSpore compiles or starts a graph it takes SIGINT for itself, and keeps it: its
+    handler (`DefaultIntHandler`, in C++) sends the process SIGTERM. So `listen` is to be called
+    after it was at work. A SIGINT that comes before that counts as SIGTERM, which saves as well.
 
     Attributes:
         signal: the first that came, or None.
@@ -33,6 +36,11 @@ class Interruption:
                     self._before[number] = before
                     signal.signal(number, self._note)
         return self
+
+    def listen(self):
+        """Take SIGINT back from MindSpore."""
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
 
     def __exit__(self, *error):
         for number, before in self._before.items():

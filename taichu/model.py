@@ -42,7 +42,8 @@ class Backbone(nn.Cell):
         first, last = 0, pipeline.size - 1
         self.width, self.vocabulary_size = D, vocabulary_size
         levels = [config.codecs[name].levels for name in config.modalities]
-        table = IdTable(vocabulary_size, levels, D)
+        rows = config.table_rows(vocabulary_size)
+        table = IdTable(rows, vocabulary_size, levels, D)
         self.table = keep(table, first, last) if config.tied else keep(table, first)
         scales = [keep(PatchScale(P, T), first) for T, P in grids]
         embedders = [keep(PatchEmbedder(P, T, D), first) for T, P in grids]
@@ -52,7 +53,9 @@ class Backbone(nn.Cell):
         self.blocks = nn.CellList(blocks)
         self.own_blocks = tuple(range(part.start[0], part.start[0] + part.shape[0]))
         self.norm = keep(AddRmsNorm(D, config.norm_epsilon), last)
-        self.head = None if config.tied else keep(IdTable(vocabulary_size, levels, D), last)
+        self.head = None
+        if not config.tied:
+            self.head = keep(IdTable(rows, vocabulary_size, levels, D), last)
         self.matmul = operators.Matmul()
         self.rows, self.sum_rows = operators.look_up(), operators.sum_rows()
         self.narrow = operators.narrow()
@@ -126,7 +129,8 @@ class Backbone(nn.Cell):
         return ops.cos(angle_NK), ops.sin(angle_NK)
 
     def decode(self, hidden_MD):
-        """Hidden states (M, D) -> logits over the joint vocabulary (M, V)."""
+        """Hidden states (M, D) -> logits over the id table's rows (M, W), the joint vocabulary's V
+        first; the others' mean nothing."""
         if self.head is None:
             return self.matmul(hidden_MD, self.table())
         return self.matmul(hidden_MD, self.head())
@@ -161,7 +165,7 @@ def count_parameters(
         feed_forward = config.experts * (feed_forward + D + 1)
     block = attention + feed_forward + 2 * D
     digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
-    heads = (vocabulary_size + digits) * D * (1 if config.tied else 2)
+    heads = (config.table_rows(vocabulary_size) + digits) * D * (1 if config.tied else 2)
     return (
         config.depth * block
         + D

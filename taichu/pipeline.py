@@ -68,6 +68,8 @@ class PipelineStep(TrainingStep):
             self._pass_back(received, *arrays)
         self.waiting = []
         seen, norm = self._finish()
+        if self.meanwhile:
+            self.meanwhile()
         return (*self._tell(seen), norm)
 
     def evaluate(self, *arrays):
@@ -100,18 +102,16 @@ class PipelineStep(TrainingStep):
         done = self.assign(self.seen, self.seen + seen)
         if not self.first:
             done = ops.depend(done, self.to_before(of_received_ND.astype(self.type)))
-        for i in range(len(gradients)):
-            done = ops.depend(done, self.assign(self.gathered[i], self.gathered[i] + gradients[i]))
-        return done
+        return ops.depend(done, self.each(self.add, self.gathered, gradients))
 
     def finish(self):
         """Update by the mean of what was gathered."""
-        mean = ()
-        for i in range(len(self.gathered)):
-            mean += (self.gathered[i] / self.accumulate,)
-        norm = self.optimize_gathered(mean)
+        norm = self.optimize_gathered(self.each(self.part, self.gathered))
         seen = self.seen / self.accumulate
         return seen, ops.depend(norm, self.assign(self.seen, ops.zeros_like(seen)))
+
+    def part(self, gathered):
+        return gathered / self.accumulate
 
     def tell(self, seen):
         """(loss, parts) of the row of both that the last stage has; others have zeros."""

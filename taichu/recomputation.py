@@ -33,12 +33,12 @@ class RecomputedGradient(nn.Cell):
         self.in_block = [
             ms.ParameterTuple(self.backbone.blocks[n].trainable_params()) for n in self.blocks
         ]
-        place = {p.name: (b, i) for b, held in enumerate(self.in_block) for i, p in enumerate(held)}
-        outside = [p for p in parameters if p.name not in place]
-        self.outside = ms.ParameterTuple(outside)
+        found = [p.name for held in self.in_block for p in held]
+        self.outside = ms.ParameterTuple([p for p in parameters if p.name not in set(found)])
         self.backwards = tuple(reversed(range(len(self.in_block))))
-        place |= {p.name: (len(self.in_block), i) for i, p in enumerate(outside)}
-        self.places = tuple(place[p.name] for p in parameters)
+        found += [p.name for p in self.outside]
+        self.places = tuple(found.index(p.name) for p in parameters)
+        self.each = ops.HyperMap()
         self.through = ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
         self.of_loss = ms.value_and_grad(stage.finish, (0, 1), self.outside, has_aux=True)
 
@@ -57,17 +57,17 @@ class RecomputedGradient(nn.Cell):
                 self.backbone.blocks[self.blocks[b]], self.in_block[b]
             )(x_ND, kept[b][1], *where, returned)
             returned = of_inputs[:2]
-            found = (of_block, *found)
+            found = (*of_block, *found)
         if self.backbone.reads:
             _, of_reading = self.through(self.backbone.read_tokens, self.outside)(
                 arrays[0], arrays[1], *arrays[12:], returned
             )
             of_outside = self.sum(of_outside, of_reading)
-        found = (*found, of_outside)
-        gradients = ()
-        for part, i in self.places:
-            gradients = (*gradients, found[part][i])
-        return value, returned[0], gradients
+        found = (*found, *of_outside)
+        return value, returned[0], self.each(ops.partial(self.pick, found), self.places)
+
+    def pick(self, found, place: int):
+        return found[place]
 
     def end(self, x_ND, branch_ND, returned_ND, others):
         """What `Stage.finish` gives, gradients of what the last block returned, and those of the
@@ -81,7 +81,4 @@ class RecomputedGradient(nn.Cell):
     def sum(self, of_end, of_reading):
         if not self.backbone.ends:
             return of_reading
-        summed = []
-        for first, second in zip(of_end, of_reading):
-            summed.append(first + second)
-        return summed
+        return self.each(ops.add, of_end, of_reading)

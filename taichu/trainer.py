@@ -158,7 +158,8 @@ class Trainer:
             HangWatch(self.config.hang_minutes) as watch,
         ):
             clock = outputs = None
-            for batch in self._timed(batches):
+            self.training_step.meanwhile = interruption.listen
+            for batch in self._timed(batches, interruption):
                 if self.training_step.calls % k == 0:
                     profiler.before(self.step + 1, outputs)
                 outputs = self._train_on(batch)
@@ -196,8 +197,9 @@ class Trainer:
                 if last:
                     break
 
-    def _timed(self, batches):
+    def _timed(self, batches, interruption: Interruption):
         while True:
+            interruption.listen()
             start = time.monotonic()
             batch = next(batches, None)
             if batch is None:

@@ -29,6 +29,9 @@ class TrainingStep(nn.Cell):
     Where products are computed in float16, the loss is scaled while gradients are taken. A call
     whose gradients are not finite changes no parameter and no moment.
 
+    Attributes:
+        meanwhile: called, where it is not None, when an update has been started and is waited for.
+
     Output: (loss, parts, global norm of the gradients before clipping, (1,); 0 on a call that
         only gathers gradients).
     """
@@ -50,9 +53,9 @@ class TrainingStep(nn.Cell):
         if recompute:
             stage = Stage(objective, self.loss_scale)
             self.recomputed = RecomputedGradient(stage, optimizer.parameters)
-        self.calls = 0
+        self.calls, self.meanwhile = 0, None
         self.wait = UpdateWait(optimizer)
-        self.gathered, self.assign = None, assign()
+        self.gathered, self.assign, self.each = None, assign(), ops.HyperMap()
         if accumulate > 1:
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
         self._update = KeptGraph(self.update, graphs)
@@ -65,6 +68,8 @@ class TrainingStep(nn.Cell):
             return self._gather(*arrays)
         before = self.wait.started()
         outputs = self._update(*arrays)
+        if self.meanwhile:
+            self.meanwhile()
         self.wait.sleep(before)
         return outputs
 
@@ -91,26 +96,31 @@ class TrainingStep(nn.Cell):
     def gather(self, *arrays):
         """Add a batch's gradients to those gathered."""
         (_, loss, parts), gradients = self.gradient(*arrays)
-        for i in range(len(gradients)):
-            self.assign(self.gathered[i], self.gathered[i] + gradients[i])
-        return loss, parts, ops.zeros((1,), ms.float32)
+        done = self.each(self.add, self.gathered, gradients)
+        return loss, parts, ops.depend(ops.zeros((1,), ms.float32), done)
+
+    def add(self, gathered, gradient):
+        return self.assign(gathered, gathered + gradient)
 
     def update(self, *arrays):
         """Gradients of a batch (and those gathered), then one update."""
         (_, loss, parts), gradients = self.gradient(*arrays)
         if self.gathered is None:
             return loss, parts, self.optimize(gradients)
-        mean = ()
-        for i in range(len(gradients)):
-            mean += ((self.gathered[i] + gradients[i]) / self.accumulate,)
+        mean = self.each(self.mean, self.gathered, gradients)
         return loss, parts, self.optimize_gathered(mean)
 
     def optimize_gathered(self, mean):
         """Update the parameters by what was gathered, of which nothing is left."""
         norm = self.optimize(mean)
-        for i in range(len(mean)):
-            norm = ops.depend(norm, self.assign(self.gathered[i], ops.zeros_like(mean[i])))
-        return norm
+        return ops.depend(norm, self.each(ops.partial(self.clear, norm), self.gathered))
+
+    def mean(self, gathered, gradient):
+        return (gathered + gradient) / self.accumulate
+
+    def clear(self, norm, gathered):
+        """Once the norm is known, and so the update is made."""
+        return self.assign(gathered, ops.depend(ops.zeros_like(gathered), norm))
 
     def optimize(self, gradients):
         """Update the parameters, and the scale where there is one."""

@@ -1,6 +1,5 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, 1711.05101, algorithm 2)."""
 
-import ctypes
 import time
 
 import mindspore as ms
@@ -14,7 +13,7 @@ from ascend.device_matrix import device_matrix
 from ascend.operators.assign import assign
 from ascend.operators.clipping import GlobalNorm, clip_factor
 from ascend.operators.collectives import GatherRows, collective
-from ascend.operators.form import LIBRARY, choose_form, device_form, kernel
+from ascend.operators.form import choose_form, device_form, kernel, library
 from ascend.operators.gradient_mean import EXPERTS, SHARED, SUMMED, WHOLE, GradientMean
 from ascend.precision import has_bfloat16
 from ascend.sharding import (
@@ -26,6 +25,10 @@ from ascend.sharding import (
     splits_of,
     stages_of,
 )
+
+# MindSpore nests two calls in each turn of a graph's loop, and allows a thousand: what is done to
+# all parameters is done by ops.HyperMap, or so many turns at a time
+TURNS = 50
 
 
 class AdamW(nn.Optimizer):
@@ -74,6 +77,8 @@ class AdamW(nn.Optimizer):
         twice = [len(stages_of(p)) > 1 for p in self.parameters]
         self.mean = GradientMean(tuple(means), tuple(twice))
         self.gather = collective(GatherRows, axis)
+        shared = [i for i, a in enumerate(self.shared) if a]
+        self.gathered = tuple(tuple(shared[i : i + TURNS]) for i in range(0, len(shared), TURNS))
         self.assign = assign()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
         if form is None and not alone and device_form() == "compiled":
@@ -96,11 +101,16 @@ class AdamW(nn.Optimizer):
         scale = self.no_scale if scale is None else scale
         rate = self.get_lr().reshape((1,))
         state = self.parts, self.first, self.second
-        norm = self.update(*state, self.global_step, self.mean(gradients), rate, scale)
-        for i in range(len(gradients)):
-            if self.shared[i]:
-                whole = self.gather(ops.depend(self.parts[i], norm))
-                norm = ops.depend(norm, self.assign(self.parameters[i], whole))
+        norm = self.update(*state, self.global_step, self.mean(tuple(gradients)), rate, scale)
+        for gathered in self.gathered:
+            norm = self.gather_rows(gathered, norm)
+        return norm
+
+    def gather_rows(self, indices: tuple[int, ...], norm):
+        """Of parameters, one after the other: no more than one is held twice."""
+        for i in indices:
+            whole = self.gather(ops.depend(self.parts[i], norm))
+            norm = ops.depend(norm, self.assign(self.parameters[i], whole))
         return norm
 
     def take_parts(self):
@@ -166,7 +176,7 @@ class PlainUpdate(nn.Cell):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
         self.decays = decays
-        self.norm, self.assign = GlobalNorm(kinds), assign()
+        self.norm, self.assign, self.each = GlobalNorm(kinds), assign(), ops.HyperMap()
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
         norm = self.norm(gradients) / scale
@@ -176,18 +186,21 @@ class PlainUpdate(nn.Cell):
         step = (steps + 1).astype(ms.float32).reshape(())
         first_correction = 1.0 - ops.pow(self.beta1, step)
         second_correction = 1.0 - ops.pow(self.beta2, step)
-        for i in range(len(gradients)):
-            gradient = gradients[i] * factor
-            m = self.beta1 * first[i] + (1.0 - self.beta1) * gradient
-            v = self.beta2 * second[i] + (1.0 - self.beta2) * gradient * gradient
-            deviation = ops.pow(v / second_correction, 0.5) + self.epsilon
-            changed = parameters[i] * (1.0 - rate * self.decays[i])
-            changed = changed - rate * (m / first_correction / deviation)
-            self.assign(first[i], ops.where(finite, m, first[i]))
-            self.assign(second[i], ops.where(finite, v, second[i]))
-            self.assign(parameters[i], ops.where(finite, changed, parameters[i]))
-        self.assign(steps, steps + finite.astype(ms.int32))
-        return norm
+        numbers = finite, rate, factor, first_correction, second_correction
+        one = ops.partial(self.update_one, numbers)
+        done = self.each(one, parameters, first, second, gradients, self.decays)
+        return ops.depend(norm, (done, self.assign(steps, steps + finite.astype(ms.int32))))
+
+    def update_one(self, numbers, parameter, first, second, gradient, decay):
+        finite, rate, factor, first_correction, second_correction = numbers
+        gradient = gradient * factor
+        m = self.beta1 * first + (1.0 - self.beta1) * gradient
+        v = self.beta2 * second + (1.0 - self.beta2) * gradient * gradient
+        deviation = ops.pow(v / second_correction, 0.5) + self.epsilon
+        changed = parameter * (1.0 - rate * decay) - rate * (m / first_correction / deviation)
+        self.assign(first, ops.where(finite, m, first))
+        self.assign(second, ops.where(finite, v, second))
+        return self.assign(parameter, ops.where(finite, changed, parameter))
 
 
 class CompiledUpdate(nn.Cell):
@@ -219,7 +232,7 @@ class AscendUpdate(nn.Cell):
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
         self.decays, self.norm = decays, GlobalNorm(kinds)
         self.adamw = AscendAdamW()
-        self.assign = assign()
+        self.assign, self.each = assign(), ops.HyperMap()
         self.number = TensorToScalar()
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
@@ -227,22 +240,25 @@ class AscendUpdate(nn.Cell):
         if ops.isfinite(norm):
             factor = clip_factor(norm, self.clip) / scale
             before, rate = steps.astype(ms.float32), self.number(rate.reshape(()))
-            for i in range(len(gradients)):
-                self.adamw(
-                    parameters[i],
-                    first[i],
-                    second[i],
-                    second[i],  # of AMSGrad, which is off
-                    gradients[i] * factor,
-                    before,
-                    rate,
-                    self.beta1,
-                    self.beta2,
-                    self.decays[i],
-                    self.epsilon,
-                )
-            self.assign(steps, steps + 1)
+            one = ops.partial(self.update_one, factor, before, rate)
+            done = self.each(one, parameters, first, second, gradients, self.decays)
+            norm = ops.depend(norm, (done, self.assign(steps, steps + 1)))
         return norm
+
+    def update_one(self, factor, before, rate, parameter, first, second, gradient, decay):
+        return self.adamw(
+            parameter,
+            first,
+            second,
+            second,  # of AMSGrad, which is off
+            gradient * factor,
+            before,
+            rate,
+            self.beta1,
+            self.beta2,
+            decay,
+            self.epsilon,
+        )
 
 
 class UpdateWait:
@@ -257,8 +273,7 @@ class UpdateWait:
         self.count = None
         self.longest = 0.0  # seconds of the longest wait so far
         if isinstance(optimizer.update, CompiledUpdate):
-            self.count = ctypes.CDLL(str(LIBRARY)).updates
-            self.count.restype = ctypes.c_int64
+            self.count = library().updates
 
     def started(self) -> int:
         """To be called before the step; its result goes to `sleep`."""

@@ -5,7 +5,6 @@ from mindspore import Tensor, nn, ops
 
 from ascend.device_matrix import device_matrix
 from ascend.operators.collectives import SumOutputs, collective
-from ascend.operators.order import After
 
 
 class GlobalNorm(nn.Cell):
@@ -20,36 +19,31 @@ class GlobalNorm(nn.Cell):
 
     def __init__(self, kinds: tuple[tuple[str, ...] | None, ...]):
         super().__init__()
-        self.kinds = tuple(sorted({kind for kind in kinds if kind is not None}))
-        self.kind_of = tuple(-1 if kind is None else self.kinds.index(kind) for kind in kinds)
-        matrix, over, shared = device_matrix(), [], []
+        every, matrix = sorted({kind for kind in kinds if kind is not None}), device_matrix()
+        self.is_of_KN = Tensor([[kind == of for kind in kinds] for of in every])
+        self.alone, over, shared = matrix.ranks.size == 1, [], []
         for axis in (matrix.tensor, matrix.replica, matrix.expert):
-            shares = np.array([axis.name in kind for kind in self.kinds], np.float32)
+            shares = np.array([axis.name in kind for kind in every], np.float32)
             if axis.size > 1 and shares.any():
                 over.append(collective(SumOutputs, axis))
                 shared.append(Tensor(shares))
         self.over, self.shared = nn.CellList(over), tuple(shared)
-        self.over_stages, self.after = collective(SumOutputs, matrix.pipeline), After()
+        self.over_stages, self.each = collective(SumOutputs, matrix.pipeline), ops.HyperMap()
 
     def construct(self, gradients):
-        squares, elsewhere = [()] * len(self.kinds), ()
-        for i in range(len(gradients)):
-            if self.kind_of[i] < 0:
-                elsewhere += (gradients[i],)
-                continue
-            square = ops.sum(gradients[i] * gradients[i]).reshape((1,))
-            squares[self.kind_of[i]] += (square,)
-        sums = ()
-        for of_kind in squares:
-            sums += (ops.sum(ops.concat(of_kind), 0, True),)
-        total = ops.concat(sums)
+        squares_N = ops.concat(self.each(sum_of_squares, gradients))
+        if self.alone:
+            return ops.pow(ops.sum(squares_N, 0, True), 0.5)
+        total_K = ops.sum(ops.where(self.is_of_KN, squares_N, ops.zeros_like(squares_N)), 1)
         for i in range(len(self.shared)):
-            everywhere = self.over[i](total)
-            total = total + (everywhere - total) * self.shared[i]
-        total = ops.sum(total, 0, True)
-        for gradient in elsewhere:  # the other stage has summed it first
-            total = self.after(total, gradient)
-        return ops.pow(self.over_stages(total), 0.5)
+            everywhere_K = self.over[i](total_K)
+            total_K = total_K + (everywhere_K - total_K) * self.shared[i]
+        return ops.pow(self.over_stages(ops.sum(total_K, 0, True)), 0.5)
+
+
+def sum_of_squares(x):
+    """(1,), of a tensor of any shape."""
+    return ops.sum(x * x).reshape((1,))
 
 
 def clip_factor(norm, longest):

@@ -1,11 +1,14 @@
 """The rule that chooses an operator's form, and the way to the compiled kernels."""
 
+import ctypes
+import functools
 from pathlib import Path
 
 import mindspore as ms
 from mindspore import nn, ops
 
 from ascend.precision import compute_type
+from ascend.threads import given_threads
 
 LIBRARY = next(iter(sorted(Path(__file__).parent.glob("_cpu_kernels*.so"))), None)
 
@@ -41,7 +44,17 @@ def device_form() -> str:
 
 def kernel(name: str, shapes, types) -> ops.Custom:
     """A compiled kernel as a primitive; ``shapes`` and ``types`` map inputs' to outputs'."""
+    library()
     return ops.Custom(f"{LIBRARY}:{name}", shapes, types, func_type="aot")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels, once they know how many threads they may take."""
+    loaded = ctypes.CDLL(str(LIBRARY))
+    loaded.updates.restype = ctypes.c_int64
+    loaded.limit_threads(given_threads() or 0)
+    return loaded
 
 
 def describe_forms() -> str:

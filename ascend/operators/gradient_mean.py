@@ -1,6 +1,6 @@
 """Gradients on their way from a rank's own loss to the mean of all replicas' losses."""
 
-from mindspore import nn
+from mindspore import nn, ops
 
 from ascend.device_matrix import device_matrix
 from ascend.operators.collectives import ScatterSum, SumOutputs, collective
@@ -27,25 +27,41 @@ class GradientMean(nn.Cell):
 
     def __init__(self, kinds: tuple[int, ...], twice: tuple[bool, ...]):
         super().__init__()
-        self.twice, self.over_ends = twice, collective(SumOutputs, device_matrix().ends)
-        self.after = After()
         axis = device_matrix().replica
         self.kinds, self.part = kinds, 1.0 / axis.size
         self.alone = axis.size == 1
         self.reduce, self.scatter = collective(SumOutputs, axis), collective(ScatterSum, axis)
         self.reduce_experts = collective(SumOutputs, device_matrix().expert_replica)
+        self.over_ends, self.after = collective(SumOutputs, device_matrix().ends), After()
+        self.twice = tuple(i for i, of_both in enumerate(twice) if of_both)
+        self.places = tuple(
+            self.twice.index(i) if i in self.twice else -1 for i in range(len(kinds))
+        )
+        self.each = ops.HyperMap()
 
     def construct(self, gradients):
-        means, summed = (), gradients[0]
-        for i in range(len(gradients)):
-            gradient = gradients[i]
-            if self.twice[i]:
-                gradient = summed = self.over_ends(self.after(gradient, summed))
-            if self.kinds[i] == WHOLE:
-                gradient = self.reduce(gradient)
-            if self.kinds[i] == SHARED:
-                gradient = self.scatter(gradient)
-            if self.kinds[i] == EXPERTS:
-                gradient = self.reduce_experts(gradient)
-            means += (gradient if self.alone else gradient * self.part,)
-        return means
+        if self.twice:
+            gradients = self.join_ends(gradients)
+        if self.alone:
+            return gradients
+        return self.each(self.of_one, self.kinds, gradients)
+
+    def join_ends(self, gradients):
+        """Those that both ends hold, summed one after the other; the others as they are."""
+        joined, last = (), gradients[self.twice[0]]
+        for i in self.twice:
+            last = self.over_ends(self.after(gradients[i], last))
+            joined += (last,)
+        return self.each(ops.partial(self.pick, joined), self.places, gradients)
+
+    def pick(self, joined, place: int, gradient):
+        return gradient if place < 0 else joined[place]
+
+    def of_one(self, kind: int, gradient):
+        if kind == WHOLE:
+            gradient = self.reduce(gradient)
+        if kind == SHARED:
+            gradient = self.scatter(gradient)
+        if kind == EXPERTS:
+            gradient = self.reduce_experts(gradient)
+        return gradient * self.part

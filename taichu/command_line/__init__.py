@@ -30,7 +30,7 @@ examples:
   taichu generate runs/demo/model --into image --text "a red seven" --out seven.png
 
 exit codes: 0 done, or stopped by SIGTERM with its training saved, 1 an error (one line says
-which), 2 wrong usage, 130 interrupted, 142 a step of training hung
+which), 2 wrong usage, 130 interrupted (a training is saved then, too), 142 a step of training hung
 `taichu COMMAND --help` explains a command."""
 
 

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     overrides = [*options.overrides]
     if options.device:
         overrides.append(f"device={options.device}")
-    _, config = load_recipe(options.recipe, overrides)  # a mistake is told once, not by each rank
+    # a mistake is told once, not by each rank
+    _, config = load_recipe(options.recipe, overrides, cluster.size)
     from ascend.launch import launch
 
     os.environ.setdefault("TQDM_MININTERVAL", "1")  # seconds; each one is kept in the log

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from ascend.ranks import read_ranks
 from taichu.config import apply_overrides, build, load_yaml, nearest
 from taichu.errors import ConfigError
 from taichu.hang_watch import show_stacks_when_asked
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace):
     overrides = [*options.overrides]
     if options.device:
         overrides.append(f"device={options.device}")
-    program, config = load_recipe(options.recipe, overrides)
+    program, config = load_recipe(options.recipe, overrides, read_ranks().size)
     if options.dry_run:
         print(yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True), end="")
         return
@@ -66,15 +67,16 @@ def shipped(suffix: str) -> list[str]:
     return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
-def load_recipe(recipe: str, overrides: list[str]):
+def load_recipe(recipe: str, overrides: list[str], ranks: int = 1):
     """A recipe's program (a module with ``Config`` and ``main``) and its filled settings.
 
     Args:
         recipe: path of a YAML file, or the name of a shipped one.
         overrides: ``key=value``.
+        ranks: that it is to be run by.
 
     Raises:
-        ConfigError: no such recipe, or a wrong key or value.
+        ConfigError: no such recipe, or a wrong key or value, or it is not for several ranks.
     """
     path = find_yaml(recipe)
     content = apply_overrides(load_yaml(path), overrides)
@@ -85,6 +87,11 @@ def load_recipe(recipe: str, overrides: list[str]):
         hint = nearest(name, programs)
         raise ConfigError(f"{path}: recipe {name!r} is unknown{hint}; there are {programs}")
     program = importlib.import_module(f"recipes.{name}")
+    if ranks > 1 and getattr(program, "ONE_PROCESS", False):
+        raise ConfigError(
+            f"{path}: recipe {name!r} runs in one process, not as {ranks} ranks; launch codecs, "
+            "then pretrain"
+        )
     try:
         return program, build(program.Config, content)
     except ConfigError as error:

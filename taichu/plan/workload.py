@@ -20,7 +20,7 @@ class Workload:
 
     Attributes:
         size: of the model.
-        vocabulary: V, ids of the joint vocabulary.
+        vocabulary: V, rows of the id table.
         digits: R, rows of the table of codes' digits.
         codes: C, ids that are codes.
         grids: (tokens, patch size) of each grid modality, in the size's order.
@@ -92,7 +92,7 @@ def workload_of(config, device: DeviceType) -> Workload:
     device.peak(number_type)
     return Workload(
         size=size,
-        vocabulary=ids.size,
+        vocabulary=blueprint.size.table_rows(ids.size),
         digits=sum(sum(codec.levels) for codec in size.codecs.values()),
         codes=sum(len(ids.codes(name)) for name in size.modalities),
         grids=tuple(blueprint.grids),

@@ -66,6 +66,7 @@ TINY = ModelConfig(
     hidden=48,
     embedding=16,
     pieces=0,
+    rows_multiple=64,
     modalities={
         "image": {"shape": [1, 16, 16, 3], "patch": [1, 8, 8]},
         "audio": {"shape": [16, 1, 16, 1], "patch": [8, 1, 8]},

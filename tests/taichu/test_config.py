@@ -141,6 +141,7 @@ def test_load_size_takes_a_file_and_changes(tmp_path):
     [
         ({"key_value_heads": 3}, "key_value_heads=3 must divide heads=4"),
         ({"head_size": 31}, "head_size=31 must be even"),
+        ({"rows_multiple": 0}, "rows_multiple=0 must be at least 1"),
         ({"codecs": {}}, "modalities .* and codecs .* differ"),
     ],
 )

@@ -131,6 +131,41 @@ def test_sigterm_ends_a_process_with_a_checkpoint_and_code_0(cpu, launch, tmp_pa
     assert steps_logged(out) == list(range(1, step + 6))
 
 
+INTERRUPTED = """
+import sys, time
+from argparse import Namespace
+from pathlib import Path
+from ascend.device import choose_device
+from taichu import command_line
+from test_faults import draw, trainer
+
+def slowly(k):
+    time.sleep(5 if k in (12, 13) else 0.01)
+    return draw(k)
+
+def run(options):
+    choose_device("CPU")
+    trainer(Path(sys.argv[1]), slowly, steps=10**6, checkpoint_every=10**6).run()
+
+command_line.parse = lambda given: Namespace(run=run, debug=False)
+sys.exit(command_line.main())
+"""
+
+
+def test_ctrl_c_ends_a_command_with_a_checkpoint_and_code_130(cpu, launch, tmp_path):
+    """Also when MindSpore, which takes SIGINT for itself, has trained some steps."""
+    out = tmp_path / "out"
+    process, output = launch(INTERRUPTED, out)
+    wait_until(lambda: (out / "metrics.jsonl").exists() and 12 in steps_logged(out), process)
+    time.sleep(0.5)  # by now the training waits for a batch
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    said = output.read_text()
+    assert checkpoints(out) == [13] and "Traceback" not in said
+    assert f"line: SIGINT: step 13 is saved in {out / 'checkpoints'}\n" in said
+    assert said.endswith("taichu: interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_training_after_a_step_and_handlers_are_as_before(cpu, tmp_path, number):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]

@@ -182,8 +182,13 @@ def count(name: str) -> int:
     return count_parameters(config, JointIds(config.pieces, codes).size, sizes)
 
 
+FILLED = replace(SMALL, rows_multiple=100)
+
+
 @pytest.mark.parametrize(
-    "config", [SMALL, QWEN2, "nano", EXPERTS], ids=["qwen3", "qwen2", "nano", "experts"]
+    "config",
+    [SMALL, QWEN2, "nano", EXPERTS, FILLED],
+    ids=["qwen3", "qwen2", "nano", "experts", "filled"],
 )
 def test_parameters_are_counted_right(seeded, config):
     config = load_size(config) if isinstance(config, str) else config
@@ -236,9 +241,10 @@ def test_grids_differ_from_the_start(seeded, samples, vocabulary):
     assert np.abs(cosines[~np.eye(20, dtype=bool)]).mean() < 0.5
 
 
-def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded):
+@pytest.mark.parametrize("rows", [53, 64])
+def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded, rows):
     levels = [(3, 2), (5, 4, 2)]
-    table = IdTable(7 + 6 + 40, levels, 16)
+    table = IdTable(rows, 7 + 6 + 40, levels, 16)
     own, digits = (p.asnumpy().astype(np.float64) for p in (table.own, table.digits))
     vectors = table().asnumpy()
     np.testing.assert_allclose(vectors[:7], own[:7], atol=1e-6)
@@ -255,7 +261,8 @@ def test_a_code_is_its_own_vector_and_those_of_its_digits(seeded):
         expected = own[first_code + codes] * np.sqrt(0.5) + spelled
         np.testing.assert_allclose(vectors[first_code + codes], expected, atol=1e-6)
         first_code, first_digit = first_code + len(codes), first_digit + sum(of)
-    assert first_code == len(vectors) and first_digit == len(digits)
+    assert first_code == 53 and first_digit == len(digits)
+    assert len(vectors) == rows and (vectors[53:] == own[53:].astype(np.float32)).all()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The losses against loops in NumPy."""
 
+from dataclasses import replace
+
 import mindspore as ms
 import numpy as np
 import pytest
 
-from taichu.config import ModelConfig
+from taichu.config import CodecConfig, ModelConfig
 from taichu.layout import GROUPED, JOINT, Segment
 from taichu.model import Backbone
 from taichu.objectives import Objective, modality_of
@@ -143,3 +145,31 @@ def test_each_part_can_be_left_out(objective, batch, vocabulary):
         loss, some = Objective(objective.backbone, vocabulary, **settings)(*tensors)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         assert some.shape == parts.shape
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_that_fill_the_table_up_change_nothing(seeded, batch, vocabulary, tied):
+    """They are neither looked up nor decoded, whatever they hold, and get no gradient."""
+    codecs = {"image": CodecConfig((2, 2, 2)), "audio": CodecConfig((5,))}
+    config = replace(CONFIG, tied=tied, modalities={"image": {}, "audio": {}}, codecs=codecs)
+    tensors, made = [ms.Tensor(array) for array in batch.arrays()], []
+    for multiple in (1, 1000):
+        filled = replace(config, rows_multiple=multiple)
+        objective = Objective(Backbone(filled, vocabulary.size, [(4, 6), (3, 4)]), vocabulary)
+        parameters = objective.trainable_params()
+        if made:
+            for parameter, value in zip(parameters, made[0][2]):
+                rows = np.full(parameter.shape, 9.0, np.float32)
+                rows[: len(value)] = value
+                parameter.set_data(ms.Tensor(rows))
+        values = [parameter.asnumpy().copy() for parameter in parameters]
+        value_and_grad = ms.value_and_grad(objective, None, parameters, has_aux=True)
+        (loss, _), gradients = value_and_grad(*tensors)
+        made.append((float(loss), [g.asnumpy() for g in gradients], values))
+    assert made[1][0] == pytest.approx(made[0][0], rel=1e-6)
+    longer = 0
+    for expected, actual in zip(made[0][1], made[1][1]):
+        np.testing.assert_allclose(actual[: len(expected)], expected, rtol=1e-4, atol=1e-6)
+        assert not actual[len(expected) :].any()
+        longer += len(actual) == 1000
+    assert longer == 2 - tied

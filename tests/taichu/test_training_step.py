@@ -50,3 +50,34 @@ def test_the_loss_falls(seeded):
     y = x @ np.array([[1, 2], [0, -1], [0.5, 0]], np.float32) + 1
     made, _, _ = train([(x, y)] * 60, 1)
     assert float(made[-1][0]) < 0.05 * float(made[0][0])
+
+
+class Distances(ms.nn.Cell):
+    """Half the squared distance of very many parameters from a point."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        values = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+        self.points = ms.ParameterTuple([ms.Parameter(v, f"p{i}") for i, v in enumerate(values)])
+        self.each = ms.ops.HyperMap()
+
+    def construct(self, aim_2):
+        loss = ms.ops.concat(self.each(ms.ops.partial(self.distance, aim_2), self.points)).sum()
+        return loss, loss.reshape((1,))
+
+    def distance(self, aim_2, point_2):
+        return (0.5 * (point_2 - aim_2) ** 2).sum().reshape((1,))
+
+
+def test_more_parameters_than_calls_may_nest():
+    """A thousand calls, of which a loop over parameters would make two a turn (3.8b has 413)."""
+    objective, aim = Distances(520), np.array([-1, -2], np.float32)
+    before = np.stack([p.asnumpy() for p in objective.points])
+    optimizer = AdamW(objective.trainable_params(), 0.5, weight_decay=0)
+    step = TrainingStep(objective, optimizer, accumulate=2)
+    for _ in range(2):
+        _, _, norm = step(ms.Tensor(aim))
+    np.testing.assert_allclose(norm.asnumpy()[0], np.linalg.norm(before - aim), rtol=1e-5)
+    after = np.stack([p.asnumpy() for p in objective.points])
+    np.testing.assert_allclose(after, before - 0.5, rtol=1e-3)  # a first step is the rate's
+    assert all(not g.asnumpy().any() for g in step.gathered)

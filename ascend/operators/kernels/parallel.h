@@ -11,7 +11,25 @@
 #include <thread>
 #include <vector>
 
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace taichu {
+
+// The most threads that computing may take, 0 for no limit; to be set before the first kernel runs.
+inline std::atomic<int> most_threads{0};
+
+// By default the cores that this process may run on; hardware_concurrency counts the machine's.
+inline int thread_count() {
+  if (int most = most_threads) return most;
+#ifdef __linux__
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 class Pool {
  public:
@@ -39,8 +57,7 @@ class Pool {
 
  private:
   Pool() {
-    unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-    for (unsigned i = 1; i < cores; ++i) {
+    for (int i = thread_count(); i > 1; --i) {
       threads_.emplace_back([this] { serve(); });
       threads_.back().detach();
     }
@@ -51,6 +68,9 @@ class Pool {
   }
 
   void serve() {
+#ifdef __linux__
+    pthread_setname_np(pthread_self(), "taichu");  // as debuggers and top show it
+#endif
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
       wake_.wait(lock, [this] { return work_ && next_ < count_; });

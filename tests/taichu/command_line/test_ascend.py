@@ -22,14 +22,8 @@ def select(graph: str, *overrides: str, **settings):
 @pytest.mark.parametrize(
     "size, graph",
     [
-        ("nano", "step"),
-        ("nano", "prefill"),
-        ("nano", "decode"),
+        *[(s, g) for s in ("nano", "tiny", "base", "3.8b") for g in ("step", "prefill", "decode")],
         ("nano", "codec"),
-        ("tiny", "step"),
-        ("base", "decode"),
-        ("3.8b", "prefill"),
-        ("3.8b", "decode"),
     ],
 )
 def test_every_operator_has_a_kernel(size, graph):

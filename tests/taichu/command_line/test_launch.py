@@ -51,6 +51,28 @@ def test_a_wrong_recipe_is_told_before_anything_starts(taichu, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("recipe", ["demo", "digits_full"])
+def test_the_demo_is_for_one_process(taichu, tmp_path, recipe):
+    result = taichu("launch", recipe, "--devices", "2", "out=out")
+    assert result.code == 1 and result.error.count("\n") == 1
+    assert "recipe 'demo' runs in one process, not as 2 ranks; launch codecs" in result.error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_of_the_demo_refuses_too(taichu, monkeypatch):
+    for name, value in {"RANK_SIZE": "2", "RANK_ID": "1", "MS_ROLE": "MS_WORKER"}.items():
+        monkeypatch.setenv(name, value)
+    result = taichu("demo")
+    assert result.code == 1 and "runs in one process, not as 2 ranks" in result.error
+
+
+def test_codecs_are_trained_by_data_ranks_alone(taichu, tmp_path):
+    """Their recipe has no key that lays ranks out in another way."""
+    result = taichu("launch", "codecs", "--devices", "2", "parallel.tensor=2", "out=out")
+    assert result.code == 1 and "parallel: unknown key" in result.error
+    assert not list(tmp_path.iterdir())
+
+
 def test_options_reach_the_launch(taichu, monkeypatch, tmp_path):
     def note(command, logs, cluster, *settings, **more):
         calls.append((command, logs, cluster, settings, more))

@@ -81,3 +81,14 @@ def test_stages_share_the_blocks(read_workload):
     middle = 4 * sum(p.count for p in first.block)
     measured = sum(p.count for p in first.measured)
     assert both + middle + measured - table == sum(count_by_part(work).values())
+
+
+def test_the_id_tables_of_large_models_are_shared_out(read_workload):
+    """The number of their ids is odd: they are filled up, by less than a thousandth."""
+    for model, least in (("base", 49_517), ("3.8b", 103_487)):
+        work = read_workload(f"model={model}")
+        assert least <= work.vocabulary < 1.001 * least
+        (stage,) = stages(work.size, Layout())
+        held = Held(work, Layout(shard="parameters"), stage, 64)
+        (table,) = (p for p in held.trained if p.part == "id table" and p.shape[0] > 1000)
+        assert table.shape[0] == work.vocabulary and held.own([table]) == table.count // 64

@@ -95,6 +95,8 @@ def test_device_types(read_workload):
     for device in device_types().values():
         assert device.peak(device.number_type) > 1e11
         assert 0 < device.products_reached < 1 and 0 < device.links_reached < 1
+    trained = {name for name, device in device_types().items() if device.trains}
+    assert trained == {"910A", "910B1", "910B2", "910B3", "910B4", "A3", "CPU"}
     work = read_workload(device="910A")
     assert work.number_type == "float16" and not work.flash
 
