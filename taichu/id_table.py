@@ -1,6 +1,7 @@
 """The vectors of ids, those of codes spelled by their digits.
 
-Names of dimensions: V vocabulary, W rows of the table, C codes, R digits of all modalities, D width.
+Names of dimensions: V vocabulary, W rows of the table, C codes, R digits of all modalities, D
+width.
 """
 
 import math

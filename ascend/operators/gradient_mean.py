@@ -34,9 +34,8 @@ class GradientMean(nn.Cell):
         self.reduce_experts = collective(SumOutputs, device_matrix().expert_replica)
         self.over_ends, self.after = collective(SumOutputs, device_matrix().ends), After()
         self.twice = tuple(i for i, of_both in enumerate(twice) if of_both)
-        self.places = tuple(
-            self.twice.index(i) if i in self.twice else -1 for i in range(len(kinds))
-        )
+        place_of = {i: n for n, i in enumerate(self.twice)}
+        self.places = tuple(place_of.get(i, -1) for i in range(len(kinds)))
         self.each = ops.HyperMap()
 
     def construct(self, gradients):

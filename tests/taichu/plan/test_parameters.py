@@ -88,7 +88,7 @@ def test_the_id_tables_of_large_models_are_shared_out(read_workload):
     for model, least in (("base", 49_517), ("3.8b", 103_487)):
         work = read_workload(f"model={model}")
         assert least <= work.vocabulary < 1.001 * least
-        (stage,) = stages(work.size, Layout())
-        held = Held(work, Layout(shard="parameters"), stage, 64)
+        (stage,) = stages(work.size, ParallelConfig())
+        held = Held(work, ParallelConfig(shard="parameters"), stage, 64)
         (table,) = (p for p in held.trained if p.part == "id table" and p.shape[0] > 1000)
         assert table.shape[0] == work.vocabulary and held.own([table]) == table.count // 64
