@@ -1,8 +1,8 @@
-"""Compile one graph of a recipe for an Ascend that is not there, without data and weights.
+"""Compile one graph of a recipe for a device that is not there, without data and weights.
 
-    python -m taichu.dry_compile GRAPH RECIPE [key=value ...]
+    python -m taichu.dry_compile DEVICE GRAPH RECIPE [key=value ...]
 
-A child of `taichu ascend check`, which runs it over stand-ins of CANN's libraries.
+A child of `taichu ascend check`, which runs it over stand-ins of CANN's or CUDA's libraries.
 """
 
 import sys
@@ -103,9 +103,9 @@ def graphs_of(config) -> list[str]:
     return list(GRAPHS) if hasattr(config, "mixture") else ["codec"]
 
 
-def main(graph: str, recipe: str, *overrides: str):
+def main(device: str, graph: str, recipe: str, *overrides: str):
     _, config = load_recipe(recipe, list(overrides))
-    set_device("Ascend")
+    set_device(device)
     choose_precision(config.precision)
     choose_device_matrix(getattr(config, "parallel", ParallelConfig()))
     mixture = getattr(config, "mixture", MixtureConfig(groups={}))

@@ -33,7 +33,7 @@ class Selection:
 
     Attributes:
         kernels: (operator, kernel) -> how many nodes; the kernel is one of `KERNELS`' values,
-            "cpu" (moved to the host's processor) or "none" (nothing was said of it).
+            "cuda", "cpu" (moved to the host's processor) or "none" (nothing was said of it).
         failure: one line, where the child ended before its graph was whole.
     """
 
@@ -59,7 +59,15 @@ def select_kernels(
     Raises:
         StandInError: the stand-ins cannot be built here.
     """
-    variables = environment(build_standins(cache), chip, rank, ranks)
+    return follow(command, environment(build_standins(cache), chip, rank, ranks), read_log)
+
+
+def follow(command: list[str], variables: dict[str, str], read) -> Selection:
+    """Run a command to its end in an environment, and read what it logs.
+
+    Args:
+        read: such as `read_log`.
+    """
     with tempfile.TemporaryDirectory() as work:  # MindSpore leaves files where it runs
         child = subprocess.Popen(
             command,
@@ -72,7 +80,7 @@ def select_kernels(
         )
         try:
             with child.stdout:
-                selection, raised = read_log(child.stdout)
+                selection, raised = read(child.stdout)
             code = child.wait(SECONDS)
         finally:
             child.kill()
@@ -95,7 +103,7 @@ def read_log(lines) -> tuple[Selection, str | None]:
         elif found := ORDER.search(line):
             order[found[1]] += found[1] not in WAITS
         elif (found := RAISED.match(line)) and "No module named 'te'" not in line:
-            raised = f"{found[1]}: {found[2]}".strip()
+            raised = f"{found[1]}: {found[2]}".rstrip(": ")
     # a child that ends early has chosen, but not built
     known = Counter()
     for (operator, _), count in built.items():

@@ -64,23 +64,43 @@ def build_standins(cache: Path | str | None = None) -> Path:
     Raises:
         StandInError: a tool is missing, or MindSpore is not the Linux wheel with the plug-in.
     """
-    if tool := missing_tool():
-        raise StandInError(f"{tool} is not there; install g++ and binutils")
-    spec = find_spec("mindspore")
-    plugin = Path(next(iter(spec.submodule_search_locations))) / "lib" / "plugin"
+    plugin = plugin_folder()
     libraries = [plugin / "libmindspore_ascend.so.2", plugin / "libmindspore_ops_ascend.so"]
     for library in libraries:
         if not library.is_file():
             raise StandInError(f"{library}: not there; MindSpore's Linux wheel holds it")
     libraries += [p for p in (plugin / "ascend").rglob("*.so*") if _is_of_this_machine(p)]
+    return keep("cann", libraries, _build, Path(__file__), cache)
+
+
+def plugin_folder() -> Path:
+    """Where the installed MindSpore has its plug-ins."""
+    spec = find_spec("mindspore")
+    return Path(next(iter(spec.submodule_search_locations))) / "lib" / "plugin"
+
+
+def keep(name: str, libraries: list[Path], build, source: Path, cache=None) -> Path:
+    """A folder of the cache that ``build(libraries, folder)`` has filled, now or before.
+
+    Args:
+        name: of what the stand-ins stand for.
+        libraries: what they are read from; others of MindSpore's have other stand-ins.
+        source: the file that ``build`` is written in, for the same reason.
+        cache: where folders are kept; by default the user's cache folder.
+
+    Raises:
+        StandInError: a tool that building needs is missing.
+    """
+    if tool := missing_tool():
+        raise StandInError(f"{tool} is not there; install g++ and binutils")
     sizes = [(path.name, path.stat().st_size) for path in libraries]
-    key = hashlib.sha256(f"{sizes} {Path(__file__).read_text()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{sizes} {source.read_text()}".encode()).hexdigest()[:16]
     cache = Path(cache or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taichu"
-    folder = cache / f"cann-standins-{key}"
+    folder = cache / f"{name}-standins-{key}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         whole = Path(tempfile.mkdtemp(dir=cache))
-        _build(libraries, whole)
+        build(libraries, whole)
         try:
             whole.rename(folder)
         except OSError:  # another process was faster
@@ -121,7 +141,7 @@ def _build(libraries: list[Path], folder: Path):
 
     missing, present = set(LOADED_LATER), set()
     for library in libraries:
-        for line in _run("ldd", library).splitlines():
+        for line in run_tool("ldd", library).splitlines():
             if "=> not found" in line:
                 missing.add(line.split()[0])
             elif found := re.search(r"=> (/\S+)", line):
@@ -130,12 +150,12 @@ def _build(libraries: list[Path], folder: Path):
     present |= {*(package / "lib").glob("*.so*"), *package.glob("*.so*"), *libraries}
     missing -= {path.name for path in package.rglob("*.so*")}
 
-    defined = _symbols("--defined-only", present)
-    wanted = _symbols("--undefined-only", libraries) - defined - SPECIAL
+    defined = symbols("--defined-only", present)
+    wanted = symbols("--undefined-only", libraries) - defined - SPECIAL
     wanted = sorted(name for name in wanted if not re.match(r"_?Py", name))
     names = set()
     for library in libraries:
-        names |= set(re.findall(r"^(aclnn[A-Z]\w+)$", _run("strings", library), re.MULTILINE))
+        names |= set(re.findall(r"^(aclnn[A-Z]\w+)$", run_tool("strings", library), re.MULTILINE))
     kernels = {name.removesuffix("GetWorkspaceSize") for name in names}
     kernels |= {f"{name}GetWorkspaceSize" for name in kernels} | {"aclnnInit", "aclnnFinalize"}
 
@@ -150,7 +170,7 @@ def _build(libraries: list[Path], folder: Path):
                 text = "".join(f'extern "C" int {kernel}() {{ return 0; }}\n' for kernel in kernels)
             source = Path(work) / f"{name}.cpp"
             source.write_text(text)
-            _run("g++", *flags, f"-Wl,-soname,{name}", "-o", lib / name, source)
+            run_tool("g++", *flags, f"-Wl,-soname,{name}", "-o", lib / name, source)
 
 
 def _function(number: int, symbol: str) -> str:
@@ -159,10 +179,11 @@ def _function(number: int, symbol: str) -> str:
     return f"{declared} long f{number}(...) {{ return {value}; }}"
 
 
-def _symbols(kind: str, libraries) -> set[str]:
+def symbols(kind: str, libraries) -> set[str]:
+    """Names that libraries define ("--defined-only") or want ("--undefined-only")."""
     names = set()
     for library in libraries:
-        for line in _run("nm", "-D", kind, library).splitlines():
+        for line in run_tool("nm", "-D", kind, library).splitlines():
             *_, letter, name = line.split()
             if letter not in "wv":  # weak ones may stay undefined
                 names.add(name.split("@")[0])
@@ -175,7 +196,12 @@ def _is_of_this_machine(library: Path) -> bool:
         return "custom_" not in library.name and file.read(20)[18:20] == python.read(20)[18:20]
 
 
-def _run(*command) -> str:
+def run_tool(*command) -> str:
+    """What a program prints.
+
+    Raises:
+        StandInError: g++ fails.
+    """
     result = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, errors="replace"
     )

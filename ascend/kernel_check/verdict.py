@@ -2,7 +2,7 @@
 
 from ascend.kernel_check.selection import Selection
 
-GOOD = ("aclnn", "hccl", "host", "runtime", "internal")
+GOOD = ("aclnn", "cuda", "hccl", "host", "runtime", "internal")
 
 # operators that may have another kernel, and why
 ALLOWED = {

@@ -4,6 +4,7 @@
 MindSpore's own selection of kernels, over stand-ins of CANN's libraries that are built on the spot
 (g++ and binutils), and shows the kernel of every operator. It fails on an operator without a
 kernel or with a legacy one (aclop). It proves nothing of numbers, memory or CANN's own limits.
+With `--chip GPU` it does the same with MindSpore's CUDA plug-in, of one GPU.
 
 examples:
   taichu ascend check pretrain
@@ -32,7 +33,9 @@ def add_options(parser: argparse.ArgumentParser):
         metavar="NAME",
         help="step, prefill, decode or codec; may be repeated (default: all the recipe runs)",
     )
-    check.add_argument("--chip", default="Ascend910B2", metavar="NAME", help="as CANN names it")
+    check.add_argument(
+        "--chip", default="Ascend910B2", metavar="NAME", help="as CANN names it; or GPU"
+    )
     check.add_argument(
         "--devices",
         type=int,
@@ -44,12 +47,14 @@ def add_options(parser: argparse.ArgumentParser):
 
 
 def run(options: argparse.Namespace):
-    from ascend.kernel_check import find_faults, select_kernels
+    from ascend.kernel_check import find_faults
     from taichu.dry_compile import GRAPHS, graphs_of
 
     _, config = load_recipe(options.recipe, options.overrides)
     if options.devices < 1:
         raise TaichuError(f"--devices {options.devices}: must be 1 or more")
+    if options.chip == "GPU" and options.devices > 1:
+        raise TaichuError(f"--devices {options.devices}: with --chip GPU there is one")
     names = options.graph or graphs_of(config)
     for name in names:
         if name not in GRAPHS:
@@ -59,12 +64,10 @@ def run(options: argparse.Namespace):
     found, faults = {}, []
     for name in names:
         print(f"compiling {name} for {options.chip} ...", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "taichu.dry_compile", name, options.recipe]
-        command += options.overrides
         ranks = options.devices if name == "step" else 1
         stages = config.parallel.pipeline if ranks > 1 else 1
         for rank in range(ranks):
-            selection = select_kernels(command, options.chip, rank, ranks)
+            selection = select(options, name, rank, ranks)
             of = f"{name}, rank {rank}" if ranks > 1 else name
             faults += [f"{of}: {fault}" for fault in find_faults(selection)]
             column = f"{name} {rank * stages // ranks}" if stages > 1 else name
@@ -75,6 +78,19 @@ def run(options: argparse.Namespace):
         raise TaichuError("; ".join(faults))
     nodes = sum(selection.count for selection in found.values())
     print(f"\nall {nodes:,} operators of {len(found)} graphs have a kernel on {options.chip}")
+
+
+def select(options: argparse.Namespace, graph: str, rank: int, ranks: int):
+    """The kernels of a graph of the recipe, on one rank."""
+    from ascend.kernel_check import select_kernels
+    from ascend.kernel_check.cuda import select_cuda_kernels
+
+    device = "GPU" if options.chip == "GPU" else "Ascend"
+    command = [sys.executable, "-m", "taichu.dry_compile", device, graph, options.recipe]
+    command += options.overrides
+    if device == "GPU":
+        return select_cuda_kernels(command)
+    return select_kernels(command, options.chip, rank, ranks)
 
 
 def print_table(found: dict):
