@@ -70,9 +70,9 @@ def of_stage(work: Workload, layout: ParallelConfig, data: int, stage: Stage) ->
     received = work.tokens // layout.sequence * work.size.width * work.number_bytes
     # the graph that gathers and the one that updates have each its own
     graphs, batches = 1 + several, batch_bytes(work, stage) * (1 + several)
-    if piped:  # kept until their gradients are due, and what was received of each
+    if piped:  # a batch waits in the host's memory, what was received of it in the device's
         graphs = forwards(stage)
-        batches = (batch_bytes(work, stage) + received * (not stage.reads)) * work.accumulate
+        batches = batch_bytes(work, stage) + received * (not stage.reads) * work.accumulate
     rows = sum(p.count // replicas for p in held.trained if held.shares_update(p))
     return Memory(
         weights=own + 4 * rows + 4 * sum(p.count for p in held.measured),

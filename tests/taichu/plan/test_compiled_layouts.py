@@ -47,4 +47,5 @@ def test_layout(compile_step, tied, layout, changes, rank):
     held = of_stage(work, layout, layout.data(8), stage)
     peak = held.peak - held.workspace - held.communication
     # of recomputed blocks so little is held at nano that a few single tensors are several percent
-    assert peak == pytest.approx(compiled.peak_bytes, rel=0.05 if work.recompute else 0.02)
+    within = 0.05 if work.recompute else 0.03 if layout.pipeline > 1 else 0.02
+    assert peak == pytest.approx(compiled.peak_bytes, rel=within)
