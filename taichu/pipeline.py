@@ -106,11 +106,11 @@ class PipelineStep(TrainingStep):
 
     def finish(self):
         """Update by the mean of what was gathered."""
-        norm = self.optimize_gathered(self.each(self.part, self.gathered))
+        norm = self.optimize_gathered(self.each(self.share_of, self.gathered))
         seen = self.seen / self.accumulate
         return seen, ops.depend(norm, self.assign(self.seen, ops.zeros_like(seen)))
 
-    def part(self, gathered):
+    def share_of(self, gathered):
         return gathered / self.accumulate
 
     def tell(self, seen):

@@ -19,21 +19,23 @@ class GlobalNorm(nn.Cell):
 
     def __init__(self, kinds: tuple[tuple[str, ...] | None, ...]):
         super().__init__()
-        every, matrix = sorted({kind for kind in kinds if kind is not None}), device_matrix()
+        every = sorted({kind for kind in kinds if kind is not None})
         self.is_of_KN = Tensor([[kind == of for kind in kinds] for of in every])
-        self.alone, over, shared = matrix.ranks.size == 1, [], []
+        matrix, over, shared = device_matrix(), [], []
         for axis in (matrix.tensor, matrix.replica, matrix.expert):
             shares = np.array([axis.name in kind for kind in every], np.float32)
             if axis.size > 1 and shares.any():
                 over.append(collective(SumOutputs, axis))
                 shared.append(Tensor(shares))
         self.over, self.shared = nn.CellList(over), tuple(shared)
+        self.alike = not over and None not in kinds
         self.over_stages, self.each = collective(SumOutputs, matrix.pipeline), ops.HyperMap()
 
     def construct(self, gradients):
+        # of all, also where another stage counts it: that stage has summed it first
         squares_N = ops.concat(self.each(sum_of_squares, gradients))
-        if self.alone:
-            return ops.pow(ops.sum(squares_N, 0, True), 0.5)
+        if self.alike:
+            return ops.pow(self.over_stages(ops.sum(squares_N, 0, True)), 0.5)
         total_K = ops.sum(ops.where(self.is_of_KN, squares_N, ops.zeros_like(squares_N)), 1)
         for i in range(len(self.shared)):
             everywhere_K = self.over[i](total_K)

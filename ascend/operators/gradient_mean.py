@@ -27,34 +27,22 @@ class GradientMean(nn.Cell):
 
     def __init__(self, kinds: tuple[int, ...], twice: tuple[bool, ...]):
         super().__init__()
+        self.twice = tuple(i for i, both in enumerate(twice) if both)
+        self.over_ends = collective(SumOutputs, device_matrix().ends)
+        self.after = After()
         axis = device_matrix().replica
         self.kinds, self.part = kinds, 1.0 / axis.size
         self.alone = axis.size == 1
         self.reduce, self.scatter = collective(SumOutputs, axis), collective(ScatterSum, axis)
         self.reduce_experts = collective(SumOutputs, device_matrix().expert_replica)
-        self.over_ends, self.after = collective(SumOutputs, device_matrix().ends), After()
-        self.twice = tuple(i for i, of_both in enumerate(twice) if of_both)
-        place_of = {i: n for n, i in enumerate(self.twice)}
-        self.places = tuple(place_of.get(i, -1) for i in range(len(kinds)))
         self.each = ops.HyperMap()
 
     def construct(self, gradients):
-        if self.twice:
-            gradients = self.join_ends(gradients)
-        if self.alone:
-            return gradients
+        summed = gradients[0]
+        for i in self.twice:  # few: the id tables
+            summed = self.over_ends(self.after(gradients[i], summed))
+            gradients = (*gradients[:i], summed, *gradients[i + 1 :])
         return self.each(self.of_one, self.kinds, gradients)
-
-    def join_ends(self, gradients):
-        """Those that both ends hold, summed one after the other; the others as they are."""
-        joined, last = (), gradients[self.twice[0]]
-        for i in self.twice:
-            last = self.over_ends(self.after(gradients[i], last))
-            joined += (last,)
-        return self.each(ops.partial(self.pick, joined), self.places, gradients)
-
-    def pick(self, joined, place: int, gradient):
-        return gradient if place < 0 else joined[place]
 
     def of_one(self, kind: int, gradient):
         if kind == WHOLE:
@@ -63,4 +51,4 @@ class GradientMean(nn.Cell):
             gradient = self.scatter(gradient)
         if kind == EXPERTS:
             gradient = self.reduce_experts(gradient)
-        return gradient * self.part
+        return gradient if self.alone else gradient * self.part
