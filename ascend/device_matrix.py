@@ -1,12 +1,15 @@
 """The device matrix: which ranks share a matrix, a row's tokens, or a copy of the parameters.
 
-Ranks are numbered with the tensor axis fastest, then sequence, then data: what talks most stands
-closest. The loss of a job is the mean of its replicas' losses, a replica being one place along
-data and sequence; every collective has its true adjoint as gradient, so nothing else is scaled.
+Ranks are numbered with the tensor axis fastest, then sequence, data and pipeline: what talks most
+stands closest. The loss of a job is the mean of its replicas' losses, a replica being one place
+along data and sequence; every collective has its true adjoint as gradient, so nothing else is
+scaled.
 """
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import numpy as np
 
 from ascend.errors import HardwareError
 from ascend.ranks import Ranks, join
@@ -24,14 +27,36 @@ class ParallelConfig:
 
     tensor: int = 1  # ranks that share each matrix of the blocks (Megatron-LM, 1909.08053)
     sequence: int = 1  # ranks that share each row's tokens (Ulysses, 2309.14509)
+    pipeline: int = 1  # stages, each of a share of the blocks (GPipe, 1811.06965)
     shard: str = "none"  # over replicas: optimizer (ZeRO-1, 1910.02054), or parameters too (ZeRO-3)
+    expert: int = 1  # data ranks that share the experts of each block (GShard, 2006.16668)
 
     def __post_init__(self):
-        for name in ("tensor", "sequence"):
+        for name in ("tensor", "sequence", "pipeline", "expert"):
             if getattr(self, name) < 1:
                 raise DeviceMatrixError(f"parallel.{name}: must be 1 or more")
         if self.shard not in SHARDS:
             raise DeviceMatrixError(f"parallel.shard: must be one of {', '.join(SHARDS)}")
+
+    def data(self, ranks: int) -> int:
+        """Data ranks among so many.
+
+        Raises:
+            DeviceMatrixError: they are no multiple of the ranks of the other axes, or the data
+                ranks no multiple of those that share experts.
+        """
+        others = self.tensor * self.sequence * self.pipeline
+        if ranks < 1 or ranks % others:
+            raise DeviceMatrixError(
+                f"parallel: tensor={self.tensor} times sequence={self.sequence} times "
+                f"pipeline={self.pipeline} must divide the {ranks} ranks"
+            )
+        data = ranks // others
+        if data % self.expert:
+            raise DeviceMatrixError(
+                f"parallel.expert: {self.expert} must divide the {data} data ranks"
+            )
+        return data
 
 
 @dataclass(frozen=True)
@@ -39,7 +64,7 @@ class Axis:
     """One axis of the device matrix, as this rank sees it.
 
     Attributes:
-        name: "data", "sequence", "tensor", or "replica" for data and sequence together.
+        name: a field of `DeviceMatrix`.
         ranks: those along it, this one among them.
         index: this rank's place among them.
         group: what MindSpore's collectives call them; empty where the rank is alone.
@@ -54,17 +79,41 @@ class Axis:
     def size(self) -> int:
         return len(self.ranks)
 
+    @property
+    def first(self) -> bool:
+        return self.index == 0
+
+    @property
+    def last(self) -> bool:
+        return self.index == self.size - 1
+
 
 @dataclass(frozen=True)
 class DeviceMatrix:
-    """The device matrix, as this rank sees it."""
+    """The device matrix, as this rank sees it.
+
+    Beside the axes that are chosen, ``replica`` is data and sequence together. Experts are shared
+    out over ``expert``, neighbours of the data axis; ``expert_replica`` is the replicas that hold
+    the same ones. Of a pipeline, ``ends`` is its first and last stage, ``before`` this stage and
+    the one before it, ``behind`` this one and the one behind it.
+    """
 
     ranks: Ranks = Ranks()
     shard: str = "none"
     data: Axis = Axis("data")
     sequence: Axis = Axis("sequence")
     tensor: Axis = Axis("tensor")
+    pipeline: Axis = Axis("pipeline")
     replica: Axis = Axis("replica")
+    expert: Axis = Axis("expert")
+    expert_replica: Axis = Axis("expert_replica")
+    ends: Axis = Axis("ends")
+    before: Axis = Axis("before")
+    behind: Axis = Axis("behind")
+
+    @property
+    def axes(self) -> list[Axis]:
+        return [value for value in vars(self).values() if isinstance(value, Axis)]
 
 
 _chosen: dict[str, DeviceMatrix] = {}
@@ -84,10 +133,14 @@ def choose_device_matrix(config: ParallelConfig) -> DeviceMatrix:
         DeviceMatrixError: the ranks cannot be laid out so.
     """
     _chosen["matrix"] = made = lay_out_ranks(config, join())
-    for axis in (made.data, made.sequence, made.tensor, made.replica):
+    for axis in made.axes:
         if axis.size > 1 and axis.group not in _created and axis.size < made.ranks.size:
+            import mindspore
             from mindspore import communication
 
+            on_cpu = mindspore.get_context("device_target") == "CPU"
+            if axis.name in ("before", "behind") and not on_cpu:
+                continue  # devices send within the pipeline's group: each group takes memory
             communication.create_group(axis.group, list(axis.ranks))
             _created.add(axis.group)
     return made
@@ -115,32 +168,34 @@ def lay_out_ranks(config: ParallelConfig, ranks: Ranks) -> DeviceMatrix:
     Raises:
         DeviceMatrixError: the axes do not divide the number of ranks.
     """
-    t, s = config.tensor, config.sequence
-    if ranks.size % (t * s):
-        raise DeviceMatrixError(
-            f"parallel: tensor={t} times sequence={s} must divide the {ranks.size} ranks"
-        )
-    d, place, rank = ranks.size // (t * s), {}, ranks.rank
-    place["tensor"], place["sequence"], place["data"] = rank % t, rank // t % s, rank // (t * s)
+    sizes = config.pipeline, config.data(ranks.size), config.sequence, config.tensor
+    number_PDST = np.arange(ranks.size).reshape(sizes)
+    p, d, s, t = (int(place[0]) for place in np.nonzero(number_PDST == ranks.rank))
+    stages = number_PDST[:, d, s, t]
+    first = d // config.expert * config.expert
 
-    def number(data: int, sequence: int, tensor: int) -> int:
-        return (data * s + sequence) * t + tensor
-
-    def axis(name: str, members: list[int]) -> Axis:
+    def axis(name: str, members: np.ndarray) -> Axis:
+        members = tuple(members.flatten().tolist())
+        if len(members) == 1 or ranks.rank not in members:
+            return Axis(name)
         # groups of all ranks are there without being made
-        group = f"taichu-{name}-{'-'.join(map(str, members))}"
-        if len(members) == ranks.size:
-            group = {1: ""}.get(ranks.size, _all_ranks())
-        return Axis(name, tuple(members), members.index(rank), group)
+        joined = "-".join(map(str, members))
+        group = _all_ranks() if len(members) == ranks.size else f"taichu-{joined}"
+        return Axis(name, members, members.index(ranks.rank), group)
 
-    here = place["data"], place["sequence"], place["tensor"]
     return DeviceMatrix(
         ranks,
-        config.shard if d * s > 1 else "none",
-        axis("data", [number(i, here[1], here[2]) for i in range(d)]),
-        axis("sequence", [number(here[0], i, here[2]) for i in range(s)]),
-        axis("tensor", [number(here[0], here[1], i) for i in range(t)]),
-        axis("replica", [number(i, j, here[2]) for i in range(d) for j in range(s)]),
+        config.shard if sizes[1] * sizes[2] > 1 else "none",
+        axis("data", number_PDST[p, :, s, t]),
+        axis("sequence", number_PDST[p, d, :, t]),
+        axis("tensor", number_PDST[p, d, s, :]),
+        axis("pipeline", stages),
+        axis("replica", number_PDST[p, :, :, t]),
+        axis("expert", number_PDST[p, first : first + config.expert, s, t]),
+        axis("expert_replica", number_PDST[p, d % config.expert :: config.expert, :, t]),
+        axis("ends", np.unique(stages[[0, -1]])),
+        axis("before", stages[max(0, p - 1) : p + 1]),
+        axis("behind", stages[p : p + 2]),
     )
 
 

@@ -92,11 +92,29 @@ def axes_of(parameter: ms.Parameter) -> tuple[str, ...]:
     return tuple(axis for _, axis in splits_of(parameter))
 
 
+def stages_of(parameter: ms.Parameter) -> tuple[int, ...]:
+    """The pipeline's stages that hold a parameter; all of them where nothing was said."""
+    return getattr(parameter, "stages", None) or tuple(range(device_matrix().pipeline.size))
+
+
+def on_first_stage(parameter: ms.Parameter) -> bool:
+    """Whether this stage is the first of those that hold a parameter."""
+    return stages_of(parameter)[0] == device_matrix().pipeline.index
+
+
 def is_first_holder(parameter: ms.Parameter) -> bool:
     """Whether this rank is the first of those that hold this part."""
     shared, matrix = axes_of(parameter), device_matrix()
-    axes = (axis for axis in (matrix.tensor, matrix.replica) if axis.name not in shared)
-    return all(axis.index == 0 for axis in axes)
+    replicas = matrix.expert_replica if "expert" in shared else matrix.replica
+    axes = (axis for axis in (matrix.tensor, replicas) if axis.name not in shared)
+    return on_first_stage(parameter) and all(axis.first for axis in axes)
+
+
+def mark_like(parameter: ms.Parameter, other: ms.Parameter) -> ms.Parameter:
+    """Note on a parameter that it lies as another does."""
+    parameter.place, parameter.splits = place_of(other), splits_of(other)
+    parameter.stages = stages_of(other)
+    return parameter
 
 
 def whole_array(parameter: ms.Parameter) -> np.ndarray:
@@ -104,6 +122,8 @@ def whole_array(parameter: ms.Parameter) -> np.ndarray:
     array = parameter.asnumpy()
     for dimension, name in reversed(splits_of(parameter)):
         axis = getattr(device_matrix(), name)
-        gathered = ops.AllGather(axis.group)(ms.Tensor(array)).asnumpy()
-        array = np.concatenate(np.split(gathered, axis.size), dimension)
+        parts = np.zeros((axis.size, *array.shape), array.dtype)
+        parts[axis.index] = array  # a sum, as CPUs gather among all ranks alone
+        parts = ops.AllReduce(ops.ReduceOp.SUM, axis.group)(ms.Tensor(parts)).asnumpy()
+        array = np.concatenate(list(parts), dimension)
     return array

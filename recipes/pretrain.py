@@ -92,13 +92,11 @@ def main(config: Config) -> Path:
 
     objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
     part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]
-    evaluate = ms.jit(objective.construct)
 
     def validate() -> dict:
         rows = []
         for k in range(config.validation_batches):
-            arrays = test_batches(k).arrays()
-            rows.append(evaluate(*map(ms.Tensor.from_numpy, arrays))[1].asnumpy())
+            rows.append(trainer.evaluate(*test_batches(k).arrays())[1].asnumpy())
         # a batch holds one group: of each part, the mean over the batches that have it, if any
         means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
         means = mean_over_ranks(means.astype(np.float32))

@@ -64,8 +64,14 @@ class CheckpointFolder:
                     file.path.unlink(missing_ok=True)
         return path
 
-    def load(self, state: dict[str, ms.Parameter]) -> tuple[dict[str, np.ndarray], dict, str]:
+    def load(
+        self, state: dict[str, ms.Parameter], elsewhere: set[str] = frozenset()
+    ) -> tuple[dict[str, np.ndarray], dict, str]:
         """The parts that ``state`` names of the newest checkpoint that is whole and not damaged.
+
+        Args:
+            state: name -> parameter that is wanted.
+            elsewhere: names that may be there too, of what other ranks hold alone.
 
         Returns:
             name -> array, the notes, and what to call the checkpoint; nothing in it, if there is
@@ -85,7 +91,9 @@ class CheckpointFolder:
                 print(f"{paths[0]}: {size - len(paths)} of {size} ranks' files are missing")
                 continue
             try:
-                return *_read(sorted(paths), state), str(paths[-1] if size == 1 else self.path)
+                return *_read(sorted(paths), state, elsewhere), str(
+                    paths[-1] if size == 1 else self.path
+                )
             except _Damaged as error:
                 print(error, flush=True)
         if sets:
@@ -108,7 +116,7 @@ class _Damaged(Exception):
     """A file of a checkpoint cannot be read."""
 
 
-def _read(paths: list[Path], state: dict[str, ms.Parameter]):
+def _read(paths: list[Path], state: dict[str, ms.Parameter], elsewhere: set[str]):
     """The named parts, from files that each hold some; one file is in memory at a time."""
     wanted = {name: (place_of(value), value.shape) for name, value in state.items()}
     made, filled, notes = {}, dict.fromkeys(wanted, 0), {}
@@ -119,6 +127,8 @@ def _read(paths: list[Path], state: dict[str, ms.Parameter]):
             raise _Damaged(str(error)) from None
         places = notes.pop("places", {})
         for name, tensor in tensors.items():
+            if name in elsewhere:
+                continue
             if name not in wanted:
                 raise CheckpointError(f"{path}: tensor {name!r} is not part of this model")
             whole, start = places.get(name, (tensor.shape, (0,) * tensor.ndim))

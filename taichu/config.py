@@ -38,7 +38,7 @@ class ModelConfig:
     heads: int  # H
     key_value_heads: int  # G; divides heads
     head_size: int  # K
-    hidden: int  # width of the SwiGLU layer
+    hidden: int  # width of the SwiGLU layer, or of each expert
     embedding: int  # width of the shared embedding space
     pieces: int  # text pieces of the vocabulary (upper bound while a tokenizer is trained)
     rows_multiple: int = 1  # the id table's rows are filled up to a multiple of it
@@ -48,6 +48,9 @@ class ModelConfig:
     rope_base: float = 10000.0
     rope_axes: tuple[float, float, float] = (0.4, 0.3, 0.3)  # share of the pairs for t, y, x
     norm_epsilon: float = 1e-6
+    experts: int = 0  # SwiGLU layers of each block that tokens choose from; 0: one for all tokens
+    active_experts: int = 2  # of them that a token chooses
+    expert_capacity: float = 1.25  # tokens that an expert has room for, times its mean load
     modalities: dict[str, dict] = dataclasses.field(default_factory=dict)  # adapters' settings
     codecs: dict[str, CodecConfig] = dataclasses.field(default_factory=dict)
 
@@ -60,6 +63,13 @@ class ModelConfig:
             raise ConfigError(f"rows_multiple={self.rows_multiple} must be at least 1")
         if self.head_size % 2:
             raise ConfigError(f"head_size={self.head_size} must be even")
+        # of one expert alone the weight is always 1, and teaches the router nothing
+        if self.experts and not 2 <= self.active_experts <= self.experts:
+            raise ConfigError(
+                f"active_experts={self.active_experts} must be from 2 to experts={self.experts}"
+            )
+        if self.experts < 0 or self.expert_capacity <= 0:
+            raise ConfigError("experts must be 0 or more, expert_capacity more than 0")
         if set(self.modalities) != set(self.codecs):
             raise ConfigError(
                 f"modalities {sorted(self.modalities)} and codecs {sorted(self.codecs)} differ"

@@ -41,7 +41,7 @@ class Continuation(nn.Cell):
             q, k, v = attention.project(y_ND, cos_NK, sin_NK)
             kept += (by_head(k, C, L, attention.heads), by_head(v, C, L, attention.heads))
             seen_NHK = attention.attention(q, k, v, segment_CL, span_CL)
-            x_ND, branch_ND = block.feed(x_ND, attention.join_heads(seen_NHK))
+            x_ND, branch_ND = block.feed(x_ND, attention.join_heads(seen_NHK), segment_CL)
         return kept
 
     def step(self, ids_R, coords_R3, made, segment_CL, *kept):

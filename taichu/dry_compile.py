@@ -24,6 +24,7 @@ from taichu.continuation import Continuation
 from taichu.errors import ConfigError
 from taichu.objectives import Objective
 from taichu.packing import empty_batch
+from taichu.pipeline import make_training_step
 from taichu.training_step import TrainingStep
 
 CONDITIONS, LENGTH, MADE = 8, 64, 16  # rows, places and new tokens of the graphs of generation
@@ -80,7 +81,7 @@ def compile_codec(config, blueprint: Blueprint):
 def _training_step(objective, settings) -> TrainingStep:
     optimizer = AdamW(objective.trainable_params(), settings.rate)
     recompute = settings.recompute and isinstance(objective, Objective)
-    return TrainingStep(objective, optimizer, settings.accumulate, recompute)
+    return make_training_step(objective, optimizer, settings.accumulate, recompute)
 
 
 GRAPHS = {

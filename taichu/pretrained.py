@@ -28,6 +28,7 @@ from taichu.model import Backbone
 from taichu.packing import BatchShape, Layout, pack
 from taichu.prepared import spread
 from taichu.sampling import Sampling
+from taichu.stage_parts import gather_tensors, shapes_elsewhere
 from taichu.vocabulary import TEXT, Vocabulary
 
 EMBED_ROWS, EMBED_LENGTH = 16, 128  # shape of the batches that `embed_many` fills
@@ -71,7 +72,9 @@ class Taichu:
             raise CheckpointError(f"{tokenizer}: no such file")
         model = cls(config, tokenizer.read_bytes())
         path = folder / "model.safetensors"
-        load_parameters(named_parameters(model.backbone), load_tensors(path)[0], path)
+        tensors, elsewhere = load_tensors(path)[0], shapes_elsewhere(model.backbone)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in elsewhere}
+        load_parameters(named_parameters(model.backbone), tensors, path)
         load_codecs(model.codecs, model.config, folder)
         return model
 
@@ -79,7 +82,7 @@ class Taichu:
         """Write config.json, preprocessor_config.json, tokenizer.model, model.safetensors and one
         codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them. Of
         several ranks all have to call this, and the first writes."""
-        folder, tensors = Path(folder), as_tensors(named_parameters(self.backbone))
+        folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +139,7 @@ class Taichu:
         """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
         data; to be called once, before training."""
         for scale, (name, adapter) in zip(self.backbone.patch_scales, self.adapters.items()):
-            if len(grids.get(name, ())):
+            if self.backbone.reads and len(grids.get(name, ())):
                 scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def read(self, condition: dict) -> dict:

@@ -22,10 +22,11 @@ from taichu.console import Console
 from taichu.errors import DiskFullError, TaichuError
 from taichu.hang_watch import HangWatch
 from taichu.interruption import Interruption, Terminated
+from taichu.pipeline import make_training_step
 from taichu.prefetch import prefetch
 from taichu.profiling import ProfileConfig, StepProfiler
+from taichu.stage_parts import shapes_elsewhere
 from taichu.training_log import TrainingLog, cut_log, draw_curves
-from taichu.training_step import TrainingStep
 
 # updates left out in a row that end a run: float16 may leave out 16 until its scale has come down
 PATIENCE = 20
@@ -97,7 +98,7 @@ class Trainer:
         )
         how = config.accumulate, config.recompute
         graphs = graphs if self.ranks.size == 1 else None
-        self.training_step = TrainingStep(objective, self.optimizer, *how, graphs)
+        self.training_step = make_training_step(objective, self.optimizer, *how, graphs)
         self.assign = assign()
         self.step, self.seconds = 0, 0.0
         # what ranks go by together: their mean time and whether one is to stop, as last exchanged
@@ -207,6 +208,10 @@ class Trainer:
                 self.waited += time.monotonic() - start
             yield batch
 
+    def evaluate(self, *arrays) -> tuple[ms.Tensor, ms.Tensor]:
+        """(loss, parts) of a batch's arrays; nothing is learned from it."""
+        return self.training_step.evaluate(*map(ms.Tensor.from_numpy, arrays))
+
     def rate(self) -> float:
         """Learning rate now: linear warm-up, then cosine (1608.03983, eq. 5)."""
         config, p = self.config, self.progress
@@ -282,7 +287,10 @@ class Trainer:
 
     def _resume(self):
         state = self._state()
-        arrays, notes, source = self.checkpoints.load(state)
+        elsewhere = set()
+        for name in shapes_elsewhere(self.objective):
+            elsewhere |= {name, f"first_moment.{name}", f"second_moment.{name}"}
+        arrays, notes, source = self.checkpoints.load(state, elsewhere)
         if arrays:
             for name, parameter in state.items():
                 set_parameter(parameter, arrays[name])

@@ -11,6 +11,7 @@ from ascend.operators.adamw import UpdateWait
 from ascend.precision import compute_type
 from taichu.compile_cache import KeptGraph
 from taichu.recomputation import RecomputedGradient
+from taichu.stage import Stage
 
 
 class TrainingStep(nn.Cell):
@@ -47,11 +48,11 @@ class TrainingStep(nn.Cell):
         self.objective, self.optimizer = objective, optimizer
         self.accumulate = accumulate
         self.loss_scale = LossScale() if compute_type() == ms.float16 else None
+        self.of_all = ms.value_and_grad(self.scaled, None, optimizer.parameters, has_aux=True)
+        self.recomputed = None
         if recompute:
-            self.gradient = RecomputedGradient(objective, optimizer.parameters, self.loss_scale)
-        else:
-            parameters = optimizer.parameters
-            self.gradient = ms.value_and_grad(self.scaled, None, parameters, has_aux=True)
+            stage = Stage(objective, self.loss_scale)
+            self.recomputed = RecomputedGradient(stage, optimizer.parameters)
         self.calls, self.meanwhile = 0, None
         self.wait = UpdateWait(optimizer)
         self.gathered, self.assign, self.each = None, assign(), ops.HyperMap()
@@ -59,6 +60,7 @@ class TrainingStep(nn.Cell):
             self.gathered = optimizer.parameters.clone(prefix="gathered", init="zeros")
         self._update = KeptGraph(self.update, graphs)
         self._gather = KeptGraph(self.gather, graphs)
+        self._evaluate = ms.jit(self.evaluated)
 
     def __call__(self, *arrays):
         self.calls += 1
@@ -70,6 +72,21 @@ class TrainingStep(nn.Cell):
             self.meanwhile()
         self.wait.sleep(before)
         return outputs
+
+    def evaluate(self, *arrays):
+        """(loss, parts) of a batch; nothing is updated."""
+        return self._evaluate(*arrays)
+
+    def evaluated(self, *arrays):
+        """The graph of `evaluate`."""
+        return self.objective(*arrays)
+
+    def gradient(self, *arrays):
+        """((what is differentiated, loss, parts), gradients) of a batch."""
+        if self.recomputed is None:
+            return self.of_all(*arrays)
+        value, _, gradients = self.recomputed(None, None, *arrays)
+        return value, gradients
 
     def scaled(self, *arrays):
         """(what is differentiated, loss, parts)."""
@@ -90,12 +107,15 @@ class TrainingStep(nn.Cell):
         (_, loss, parts), gradients = self.gradient(*arrays)
         if self.gathered is None:
             return loss, parts, self.optimize(gradients)
-        norm = self.optimize(self.each(self.mean, self.gathered, gradients))
-        done = self.each(ops.partial(self.clear, norm), self.gathered)
-        return loss, parts, ops.depend(norm, done)
+        return loss, parts, self.optimize_gathered(self.each(self.mean, self.gathered, gradients))
 
     def mean(self, gathered, gradient):
         return (gathered + gradient) / self.accumulate
+
+    def optimize_gathered(self, mean):
+        """Update the parameters by what was gathered, of which nothing is left."""
+        norm = self.optimize(mean)
+        return ops.depend(norm, self.each(ops.partial(self.clear, norm), self.gathered))
 
     def clear(self, norm, gathered):
         """Once the norm is known, and so the update is made."""

@@ -24,7 +24,7 @@ BUILT = re.compile(r"GenerateKernelMod\] kernel opname:(\w+), kernel type:(\w+)"
 CHOSEN = re.compile(r"CollectOpSelectedType\] (\w+) select (\w+) kernel")
 ON_CPU = re.compile(r"Backoff and rebuild kernel on CPU successfully for node: \S*?(\w+)-op\d+")
 ORDER = re.compile(r"PrintGraphExecuteOrder\] Index\[\d+\], node name\[\S*?(\w+)-op\d+\]")
-RAISED = re.compile(r"^(\w*(?:Error|Exception)): ?(.*)")
+RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): ?(.*)")
 
 
 @dataclass

@@ -18,15 +18,17 @@ from ascend.operators.collectives import (
     ScatterSum,
     SumGradients,
     SumOutputs,
-    SwapHeads,
+    Swap,
     collective,
 )
 from ascend.operators.cross_entropy import cross_entropy
 from ascend.operators.form import describe_forms
+from ascend.operators.largest import largest
 from ascend.operators.matmul import Matmul
 from ascend.operators.narrow import narrow
 from ascend.operators.rotary import normed_rotary, rotary
 from ascend.operators.rows import look_up, sum_rows
+from ascend.operators.running_sum import running_sum
 from ascend.operators.swiglu import swiglu
 
 __all__ = [
@@ -37,17 +39,19 @@ __all__ = [
     "ScatterSum",
     "SumGradients",
     "SumOutputs",
-    "SwapHeads",
+    "Swap",
     "add_rms_norm",
     "assign",
     "attention",
     "collective",
     "cross_entropy",
     "describe_forms",
+    "largest",
     "look_up",
     "narrow",
     "normed_rotary",
     "rotary",
+    "running_sum",
     "sum_rows",
     "swiglu",
 ]

@@ -14,9 +14,17 @@ from ascend.operators.assign import assign
 from ascend.operators.clipping import GlobalNorm, clip_factor
 from ascend.operators.collectives import GatherRows, collective
 from ascend.operators.form import choose_form, device_form, kernel, library
-from ascend.operators.gradient_mean import SHARED, SUMMED, WHOLE, GradientMean
+from ascend.operators.gradient_mean import EXPERTS, SHARED, SUMMED, WHOLE, GradientMean
 from ascend.precision import has_bfloat16
-from ascend.sharding import Place, axes_of, place_of, splits_of
+from ascend.sharding import (
+    Place,
+    axes_of,
+    mark_like,
+    on_first_stage,
+    place_of,
+    splits_of,
+    stages_of,
+)
 
 # MindSpore nests two calls in each turn of a graph's loop, and allows a thousand: what is done to
 # all parameters is done by ops.HyperMap, or so many turns at a time
@@ -63,11 +71,11 @@ class AdamW(nn.Optimizer):
         self.second = self.parts.clone(prefix="second_moment", init="zeros")
         for prefix, moments in (("first_moment", self.first), ("second_moment", self.second)):
             for moment, part, parameter in zip(moments, self.parts, self.parameters):
-                moment.place, moment.splits = place_of(part), splits_of(part)
+                mark_like(moment, part)
                 moment.name = f"{prefix}.{parameter.name}"  # however it is shared out
-        held = ["replica" in axes_of(p) for p in self.parameters]
-        means = [SHARED if a else SUMMED if b else WHOLE for a, b in zip(self.shared, held)]
-        self.mean = GradientMean(tuple(means))
+        means = [kind_of_mean(p) for p in self.parameters]
+        twice = [len(stages_of(p)) > 1 for p in self.parameters]
+        self.mean = GradientMean(tuple(means), tuple(twice))
         self.gather = collective(GatherRows, axis)
         shared = [i for i, a in enumerate(self.shared) if a]
         self.gathered = tuple(tuple(shared[i : i + TURNS]) for i in range(0, len(shared), TURNS))
@@ -75,7 +83,8 @@ class AdamW(nn.Optimizer):
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
         if form is None and not alone and device_form() == "compiled":
             form = "plain"  # the kernel's norm is of one rank's gradients
-        kinds = tuple(axes_of(part) for part in self.parts)
+        # of what two stages hold the first counts the norm
+        kinds = tuple(axes_of(p) if on_first_stage(p) else None for p in self.parts)
         self.update = choose_form(
             form,
             (beta1, beta2, epsilon, clip),
@@ -112,10 +121,21 @@ class AdamW(nn.Optimizer):
                 part.set_data(ms.Tensor(parameter.asnumpy()[rows.start : rows.stop]))
 
 
+def kind_of_mean(parameter: ms.Parameter) -> int:
+    """Of `GradientMean`."""
+    if shares_update(parameter):
+        return SHARED
+    axes = axes_of(parameter)
+    return SUMMED if "replica" in axes else EXPERTS if "expert" in axes else WHOLE
+
+
 def shares_update(parameter: ms.Parameter) -> bool:
-    """Whether the replicas share out the update of a parameter that each of them holds."""
-    size = device_matrix().replica.size
-    if device_matrix().shard == "none" or "replica" in axes_of(parameter) or parameter.ndim < 2:
+    """Whether the replicas share out the update of a parameter that each of them holds.
+
+    Experts that ranks share out stay as they are: the more ranks, the fewer each holds.
+    """
+    size, axes = device_matrix().replica.size, axes_of(parameter)
+    if device_matrix().shard == "none" or {"replica", "expert"} & {*axes} or parameter.ndim < 2:
         return False
     return parameter.shape[0] % size == 0
 
@@ -134,6 +154,7 @@ def own_rows(parameter: ms.Parameter) -> ms.Parameter:
     rows, place = rows_of(parameter), place_of(parameter)
     shape = (len(rows), *parameter.shape[1:])
     part = ms.Parameter(initializer("zeros", shape, ms.float32), f"{parameter.name}.rows")
+    mark_like(part, parameter)
     part.place = Place(place.shape, (place.start[0] + rows.start, *place.start[1:]))
     part.splits = (*splits_of(parameter), (0, "replica"))
     return part

@@ -7,7 +7,7 @@ the sum of the ranks', not for one that all of them hold.
 import mindspore as ms
 from mindspore import nn, ops
 
-from ascend.device_matrix import Axis
+from ascend.device_matrix import Axis, device_matrix
 from ascend.operators.narrow import narrow
 from ascend.precision import compute_type
 
@@ -51,13 +51,35 @@ class SumGradients(nn.Cell):
         return (self.reduce(dout),)
 
 
+class _SummedGather(nn.Cell):
+    """A gather by way of a sum, for CPUs, which gather among all ranks alone."""
+
+    def __init__(self, axis: Axis):
+        super().__init__()
+        self.index, self.size = axis.index, axis.size
+        self.reduce = ops.AllReduce(ops.ReduceOp.SUM, axis.group)
+
+    def construct(self, x):
+        parts = ()
+        for i in range(self.size):
+            parts += (x if i == self.index else ops.zeros_like(x),)
+        return self.reduce(ops.concat(parts))
+
+
+def _gather(axis: Axis):
+    on_cpu = ms.get_context("device_target") == "CPU"
+    if on_cpu and axis.size < device_matrix().ranks.size:
+        return _SummedGather(axis)
+    return ops.AllGather(axis.group)
+
+
 class GatherRows(nn.Cell):
     """The ranks' x (n, ...) one behind the other, (size * n, ...); the gradient of each rank's is
     the sum of what all find for it."""
 
     def __init__(self, axis: Axis):
         super().__init__()
-        self.gather, self.scatter = ops.AllGather(axis.group), ScatterSum(axis)
+        self.gather, self.scatter = _gather(axis), ScatterSum(axis)
 
     def construct(self, x):
         return self.gather(x)
@@ -73,7 +95,7 @@ class GatherWeights(nn.Cell):
     def __init__(self, axis: Axis):
         super().__init__()
         self.type = compute_type()
-        self.gather, self.scatter = ops.AllGather(axis.group), ScatterSum(axis)
+        self.gather, self.scatter = _gather(axis), ScatterSum(axis)
 
     def construct(self, x):
         return self.gather(x.astype(self.type))
@@ -104,13 +126,22 @@ class ScatterSum(nn.Cell):
         return self.narrow(self.reduce(x), 0, self.index * n, n)
 
 
-class SwapHeads(nn.Cell):
-    """From all heads of a rank's tokens to all tokens of its heads, (B, L / size, H, K) to
-    (B, L, H / size, K), or with ``back`` the other way (Ulysses, 2309.14509, figure 2)."""
+class Swap(nn.Cell):
+    """An all-to-all: the ranks, of which each holds its share along one dimension, share out
+    another instead.
 
-    def __init__(self, axis: Axis, back: bool = False):
+    Of heads and tokens it is Ulysses' (2309.14509, figure 2), of experts and rows GShard's
+    (2006.16668, section 3.2).
+
+    Args:
+        axis: of the ranks.
+        split: the dimension of which each rank keeps its share.
+        join: the one of which each then holds all, the ranks' shares one behind the other.
+    """
+
+    def __init__(self, axis: Axis, split: int, join: int):
         super().__init__()
-        self.there, self.back = _swap(axis, back), _swap(axis, not back)
+        self.there, self.back = _swap(axis, split, join), _swap(axis, join, split)
 
     def construct(self, x):
         return self.there(x)
@@ -125,20 +156,19 @@ class _GatheredSwap(nn.Cell):
     def __init__(self, axis: Axis, split: int, join: int):
         super().__init__()
         self.axis, self.size, self.split, self.join = axis.index, axis.size, split, join
-        self.gather, self.narrow = ops.AllGather(axis.group), narrow()
+        self.gather, self.narrow = _gather(axis), narrow()
 
     def construct(self, x):
         n = x.shape[self.split] // self.size
-        B = x.shape[0]
-        every = self.narrow(self.gather(x), self.split, self.axis * n, n)
+        B, every = x.shape[0], self.gather(x)
         parts = ()
         for i in range(self.size):
-            parts += (self.narrow(every, 0, i * B, B),)
+            of_rank = self.narrow(every, 0, i * B, B)
+            parts += (self.narrow(of_rank, self.split, self.axis * n, n),)
         return ops.concat(parts, self.join)
 
 
-def _swap(axis: Axis, back: bool):
-    split, join = (1, 2) if back else (2, 1)
+def _swap(axis: Axis, split: int, join: int):
     if ms.get_context("device_target") == "CPU":
         return _GatheredSwap(axis, split, join)
     return ops.AlltoAll(axis.size, split, join, axis.group)

@@ -54,18 +54,22 @@ def run(options: argparse.Namespace):
     for name in names:
         if name not in GRAPHS:
             raise TaichuError(f"--graph {name}: unknown; there are {', '.join(GRAPHS)}")
+    if options.devices > 1 and not hasattr(config, "parallel"):
+        raise TaichuError(f"--devices {options.devices}: the recipe has no key 'parallel'")
     found, faults = {}, []
     for name in names:
         print(f"compiling {name} for {options.chip} ...", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "taichu.dry_compile", name, options.recipe]
         command += options.overrides
         ranks = options.devices if name == "step" else 1
+        stages = config.parallel.pipeline if ranks > 1 else 1
         for rank in range(ranks):
             selection = select_kernels(command, options.chip, rank, ranks)
             of = f"{name}, rank {rank}" if ranks > 1 else name
             faults += [f"{of}: {fault}" for fault in find_faults(selection)]
-            if found.setdefault(name, selection).kernels != selection.kernels:
-                faults.append(f"{of}: other kernels than rank 0's")
+            column = f"{name} {rank * stages // ranks}" if stages > 1 else name
+            if found.setdefault(column, selection).kernels != selection.kernels:
+                faults.append(f"{of}: other kernels than the first rank's of its stage")
     print_table(found)
     if faults:
         raise TaichuError("; ".join(faults))

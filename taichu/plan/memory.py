@@ -9,7 +9,8 @@ is as in Korthikanti et al. (2205.05198, section 4.2.1) and Ulysses (2309.14509,
 
 from dataclasses import dataclass
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
+from taichu.plan.operations import forwards
 from taichu.plan.parameters import Held
 from taichu.plan.workload import Stage, Workload, stages
 
@@ -50,41 +51,45 @@ class Memory:
         return self.lasting + max(at_loss, self.gradients)
 
 
-def memory(work: Workload, layout: Layout, devices: int) -> Memory:
+def memory(work: Workload, layout: ParallelConfig, devices: int) -> Memory:
     """Of a device of the stage that needs most."""
     data = layout.data(devices)
     of_stages = [of_stage(work, layout, data, stage) for stage in stages(work.size, layout)]
     return max(of_stages, key=lambda memory: memory.peak)
 
 
-def of_stage(work: Workload, layout: Layout, data: int, stage: Stage) -> Memory:
+def of_stage(work: Workload, layout: ParallelConfig, data: int, stage: Stage) -> Memory:
     """Of a device of one stage."""
     replicas = data * layout.sequence
     held = Held(work, layout, stage, replicas)
     sizes = layout.tensor, layout.sequence, layout.pipeline, data, replicas
     groups = len({n for n in sizes if n > 1})
-    several = work.accumulate > 1
+    piped = layout.pipeline > 1
+    several = work.accumulate > 1 or piped
     own = 4 * held.own(held.trained)
-    # one forward, one backward (1F1B, 2104.04473, section 2.2): so many batches are under way
-    under_way = 1 if stage.ends else min(work.accumulate, layout.pipeline)
+    received = work.tokens // layout.sequence * work.size.width * work.number_bytes
+    # the graph that gathers and the one that updates have each its own
+    graphs, batches = 1 + several, batch_bytes(work, stage) * (1 + several)
+    if piped:  # kept until their gradients are due, and what was received of each
+        graphs = forwards(stage)
+        batches = (batch_bytes(work, stage) + received * (not stage.reads)) * work.accumulate
     rows = sum(p.count // replicas for p in held.trained if held.shares_update(p))
     return Memory(
         weights=own + 4 * rows + 4 * sum(p.count for p in held.measured),
         moments=8 * held.updated(),
         gathered=2 * own * several,  # and MindSpore's copy, as an update reads and clears them
-        # the graph that gathers and the one that updates have each its own
-        batch=batch_bytes(work) * (1 + several),
-        constants=constants(work, layout, stage) * (1 + several),
+        batch=batches,
+        constants=constants(work, layout, stage) * graphs,
         communication=GROUP_BUFFERS * groups,
         workspace=WORKSPACE,
-        activations=activations(work, layout, stage) * under_way,
+        activations=activations(work, layout, stage),
         casts=casts(work, held),
         temporaries=temporaries(work, layout, held),
         gradients=own + 4 * max(p.count for p in held.trained),
     )
 
 
-def block_activations(work: Workload, layout: Layout) -> int:
+def block_activations(work: Workload, layout: ParallelConfig) -> int:
     """What a block's backward needs of its forward."""
     size, b, t, s = work.size, work.number_bytes, layout.tensor, layout.sequence
     N, D, K, F = work.tokens // s, size.width, size.head_size, size.hidden // t
@@ -97,7 +102,7 @@ def block_activations(work: Workload, layout: Layout) -> int:
     return norms + before_turn + attention + softmax(work, layout) + out + gated
 
 
-def softmax(work: Workload, layout: Layout) -> int:
+def softmax(work: Workload, layout: ParallelConfig) -> int:
     """What is kept of attention's softmax."""
     size, b = work.size, work.number_bytes
     N, H = work.tokens // layout.sequence, size.heads // layout.tensor
@@ -108,7 +113,7 @@ def softmax(work: Workload, layout: Layout) -> int:
     return scores * (4 + b * (b < 4)) + 2 * N * H * size.head_size * b * repeated
 
 
-def activations(work: Workload, layout: Layout, stage: Stage) -> int:
+def activations(work: Workload, layout: ParallelConfig, stage: Stage) -> int:
     """What backward needs of forward, of one batch."""
     size, b, batch = work.size, work.number_bytes, work.batch
     N, D = work.tokens // layout.sequence, size.width
@@ -151,7 +156,7 @@ def casts(work: Workload, held: Held) -> int:
     return (count + head) * work.number_bytes
 
 
-def temporaries(work: Workload, layout: Layout, held: Held) -> int:
+def temporaries(work: Workload, layout: ParallelConfig, held: Held) -> int:
     """The most that exists for a moment, beside all that is kept from forward."""
     kept_logits = 4 * work.batch.targets * work.vocabulary * held.stage.ends * work.decoding
     again = block_activations(work, layout) if work.recompute else 0
@@ -163,13 +168,13 @@ def temporaries(work: Workload, layout: Layout, held: Held) -> int:
     return max(0, *moments)
 
 
-def block_gradients(work: Workload, layout: Layout) -> int:
+def block_gradients(work: Workload, layout: ParallelConfig) -> int:
     """While backward is in a feed-forward layer: gradients of the hidden widths, and of sums."""
     N, b = work.tokens // layout.sequence, work.number_bytes
     return N * b * (2 * work.size.hidden // layout.tensor + 2 * work.size.width)
 
 
-def constants(work: Workload, layout: Layout, stage: Stage) -> int:
+def constants(work: Workload, layout: ParallelConfig, stage: Stage) -> int:
     """Zeros that gradients of look-ups are added to, and which digits spell each code."""
     D, b, N = work.size.width, work.number_bytes, work.tokens // layout.sequence
     total = 4 * work.codes * work.digits
@@ -180,8 +185,13 @@ def constants(work: Workload, layout: Layout, stage: Stage) -> int:
     return total + N * D * b * work.recompute
 
 
-def batch_bytes(work: Workload) -> int:
-    """The batch itself: eight numbers a place, five a target, two a pair, and the patches."""
+def batch_bytes(work: Workload, stage: Stage) -> int:
+    """What a stage reads of the batch itself: of eight numbers a place, five a target, two a pair,
+    and the patches."""
     batch = work.batch
-    numbers = 8 * work.tokens + 5 * batch.targets + 2 * batch.pairs
-    return 4 * (numbers + sum(n * P for _, n, P in batch.patches))
+    numbers = 5 * work.tokens
+    if stage.reads:
+        numbers += 2 * work.tokens + sum(n * P for _, n, P in batch.patches)
+    if stage.ends:
+        numbers += work.tokens + 5 * batch.targets + 2 * batch.pairs
+    return 4 * numbers

@@ -6,7 +6,7 @@ its bytes take; the assumed share of the peak stands for it.
 
 from dataclasses import dataclass
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.plan.workload import Stage, Workload
 
 
@@ -34,7 +34,7 @@ class Product:
         return self.gradients * self.forward
 
 
-def products(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> list[Product]:
+def products(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1) -> list[Product]:
     """All of one batch on a device, but for those inside attention."""
     return (
         block_products(work, layout, stage.blocks)
@@ -43,7 +43,7 @@ def products(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> lis
     )
 
 
-def block_products(work: Workload, layout: Layout, blocks: int) -> list[Product]:
+def block_products(work: Workload, layout: ParallelConfig, blocks: int) -> list[Product]:
     size, t = work.size, layout.tensor
     N, D, K, F = work.tokens // layout.sequence, size.width, size.head_size, size.hidden // t
     H, G = size.heads // t, size.key_value_heads // t
@@ -54,7 +54,7 @@ def block_products(work: Workload, layout: Layout, blocks: int) -> list[Product]
     ]
 
 
-def reading_products(work: Workload, layout: Layout) -> list[Product]:
+def reading_products(work: Workload, layout: ParallelConfig) -> list[Product]:
     """Of patches, which have no gradient, their means, angles, and the spelling of codes."""
     D, N = work.size.width, work.tokens // layout.sequence
     found = [Product("patches", n, P, D, gradients=1) for _, n, P in work.batch.patches]
@@ -80,7 +80,7 @@ def loss_products(work: Workload, data: int) -> list[Product]:
     return found
 
 
-def attention_operations(work: Workload, layout: Layout, blocks: int, seen: float) -> float:
+def attention_operations(work: Workload, layout: ParallelConfig, blocks: int, seen: float) -> float:
     """Forward's inside attention: scores and their sum of values (1706.03762, eq. 1).
 
     Args:
@@ -102,7 +102,7 @@ class Operations:
         return self.forward + self.backward
 
 
-def needed(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> Operations:
+def needed(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1) -> Operations:
     """What the model asks for, attention by the mean number of visible tokens: what utilisation is
     measured by (PaLM, 2204.02311, appendix B)."""
     inside = attention_operations(work, layout, stage.blocks, work.visible)
@@ -111,9 +111,15 @@ def needed(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> Opera
     return Operations(forward, sum(product.backward for product in made) + 2 * inside)
 
 
-def executed(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> Operations:
+def forwards(stage: Stage) -> int:
+    """How often a stage computes a batch's forward: to pass it on, and for its gradients."""
+    return 1 if stage.ends else 2
+
+
+def executed(work: Workload, layout: ParallelConfig, stage: Stage, data: int = 1) -> Operations:
     """What is computed: attention against all tokens of a row, since its mask is a dense one, the
-    scores once more in backward (2307.08691, section 3.1), and recomputed blocks."""
+    scores once more in backward (2307.08691, section 3.1), what a stage passes on, and recomputed
+    blocks."""
     inside = attention_operations(work, layout, stage.blocks, work.batch.length)
     made = products(work, layout, stage, data)
     forward = sum(product.forward for product in made) + inside
@@ -122,4 +128,4 @@ def executed(work: Workload, layout: Layout, stage: Stage, data: int = 1) -> Ope
         again = block_products(work, layout, stage.blocks)
         last = Product("down", again[2].rows, again[2].columns // 3, work.size.width, stage.blocks)
         backward += sum(product.forward for product in again) - last.forward + inside
-    return Operations(forward, backward)
+    return Operations(forward * forwards(stage), backward)

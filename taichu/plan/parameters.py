@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.config import ModelConfig
 from taichu.plan.workload import Stage, Workload
 
@@ -105,7 +105,7 @@ class Held:
     """
 
     work: Workload
-    layout: Layout
+    layout: ParallelConfig
     stage: Stage
     replicas: int
     block: list[Parameter] = field(init=False)

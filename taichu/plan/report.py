@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.plan.communication import group_size
 from taichu.plan.memory import USABLE
 from taichu.plan.operations import executed, needed
@@ -11,7 +11,7 @@ from taichu.plan.search import Plan, describe, make_plan
 from taichu.plan.step_time import slowest_collectives
 from taichu.plan.workload import Stage
 
-WHOLE = Layout()
+WHOLE = ParallelConfig()
 BEST = 5  # plans that are shown
 
 

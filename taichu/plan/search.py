@@ -1,9 +1,8 @@
 """The layouts that are possible, those that fit, and which of them is fastest."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from ascend.device_matrix import ParallelConfig
-from ascend.layout import SHARDS, Layout
+from ascend.device_matrix import SHARDS, ParallelConfig
 from ascend.rates import DeviceType
 from taichu.errors import TaichuError
 from taichu.plan.memory import USABLE, Memory, memory
@@ -20,7 +19,7 @@ class Plan:
     """A layout, with or without recomputation, and what comes of it."""
 
     work: Workload
-    layout: Layout
+    layout: ParallelConfig
     devices: int
     device: DeviceType
     memory: Memory
@@ -67,17 +66,16 @@ def find_plans(work: Workload, devices: int, device: DeviceType) -> list[Plan]:
     return sorted(fitting, key=lambda plan: (-round(plan.time.tokens_a_second), _parts(plan)))
 
 
-def make_plan(work: Workload, layout: Layout, devices: int, device: DeviceType) -> Plan:
+def make_plan(work: Workload, layout: ParallelConfig, devices: int, device: DeviceType) -> Plan:
     """What comes of one layout, whether it fits or not."""
     held = memory(work, layout, devices)
     return Plan(work, layout, devices, device, held, step_time(work, layout, devices, device))
 
 
-def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[Layout]:
-    """Layouts that divide what they share, of the axes that recipes know; tensor ranks stay within
-    a node, since they send most (Megatron-LM, 2104.04473, takeaway 1)."""
-    size, known = work.size, {field.name for field in fields(ParallelConfig)}
-    G = size.key_value_heads
+def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[ParallelConfig]:
+    """Layouts that divide what they share; tensor ranks stay within a node, since they send most
+    (Megatron-LM, 2104.04473, takeaway 1)."""
+    size, G = work.size, work.size.key_value_heads
     tensors = [t for t in divisors(min(devices, device.node)) if size.hidden % t + G % t == 0]
     found = []
     for tensor in tensors:
@@ -85,11 +83,12 @@ def possible_layouts(work: Workload, devices: int, device: DeviceType) -> list[L
             if G // tensor % sequence or work.batch.length % sequence:
                 continue
             for pipeline in divisors(devices // tensor // sequence):
-                if size.depth % pipeline or (pipeline > 1 and "pipeline" not in known):
+                if size.depth % pipeline:
                     continue
                 replicas = devices // tensor // pipeline
                 shards = SHARDS if replicas > 1 else SHARDS[:1]
-                found += [Layout(tensor, sequence, pipeline, shard) for shard in shards]
+                axes = {"tensor": tensor, "sequence": sequence, "pipeline": pipeline}
+                found += [ParallelConfig(**axes, shard=shard) for shard in shards]
     return found
 
 
@@ -114,7 +113,7 @@ def explain_misfit(plan: Plan) -> str:
     )
 
 
-def describe(layout: Layout) -> str:
+def describe(layout: ParallelConfig) -> str:
     """A layout in a few words: the axes that are in use."""
     axes = ("tensor", "sequence", "pipeline")
     words = [f"{axis} {getattr(layout, axis)}" for axis in axes if getattr(layout, axis) > 1]

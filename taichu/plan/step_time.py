@@ -6,7 +6,7 @@ In another an upper one: latencies, waiting for data and unequal ranks are left 
 
 from dataclasses import dataclass
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from ascend.rates import DeviceType
 from taichu.plan.communication import Collective, communication, seconds
 from taichu.plan.operations import executed, needed
@@ -43,14 +43,14 @@ class StepTime:
         return self.tokens / self.seconds
 
 
-def step_time(work: Workload, layout: Layout, devices: int, device: DeviceType) -> StepTime:
+def step_time(work: Workload, layout: ParallelConfig, devices: int, device: DeviceType) -> StepTime:
     """Of a step on so many devices of a type."""
     found = [_of_stage(work, layout, devices, device, s) for s in stages(work.size, layout)]
     return max(found, key=lambda time: time.seconds)
 
 
 def slowest_collectives(
-    work: Workload, layout: Layout, devices: int, device: DeviceType
+    work: Workload, layout: ParallelConfig, devices: int, device: DeviceType
 ) -> list[Collective]:
     """Those of the stage that is slowest."""
     of_stage = {s: _of_stage(work, layout, devices, device, s) for s in stages(work.size, layout)}
@@ -59,7 +59,7 @@ def slowest_collectives(
 
 
 def _of_stage(
-    work: Workload, layout: Layout, devices: int, device: DeviceType, stage: Stage
+    work: Workload, layout: ParallelConfig, devices: int, device: DeviceType, stage: Stage
 ) -> StepTime:
     data, m = layout.data(devices), work.accumulate
     peak = device.peak(work.number_type)
@@ -78,5 +78,7 @@ def _of_stage(
         tokens=data * m * work.tokens,
         utilisation=0.0,
     )
-    whole = needed(work, Layout(), Stage(work.size.depth, True, True), data).total * m * data
+    whole = (
+        needed(work, ParallelConfig(), Stage(work.size.depth, True, True), data).total * m * data
+    )
     return StepTime(**{**vars(time), "utilisation": whole / (time.seconds * devices * peak)})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from ascend.rates import DeviceType
 from taichu.batches import parse_group
 from taichu.blueprint import Blueprint
@@ -69,7 +69,7 @@ class Stage:
     ends: bool
 
 
-def stages(size: ModelConfig, layout: Layout) -> tuple[Stage, ...]:
+def stages(size: ModelConfig, layout: ParallelConfig) -> tuple[Stage, ...]:
     """The first and the last stage; those between hold no more than the first."""
     blocks = size.depth // layout.pipeline
     if layout.pipeline == 1:

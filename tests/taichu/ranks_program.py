@@ -7,6 +7,7 @@ writes, for each of `MATRICES` that is named, the losses, norms and parameters a
 
 import json
 import sys
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -15,13 +16,13 @@ from ascend.device import choose_device
 from ascend.device_matrix import ParallelConfig, choose_device_matrix, device_matrix
 from ascend.operators import AdamW
 from ascend.ranks import read_ranks
-from ascend.sharding import whole_array
 from taichu.config import CodecConfig, ModelConfig
 from taichu.layout import GROUPED, Segment, Span
 from taichu.model import Backbone
 from taichu.objectives import Objective
 from taichu.packing import BatchShape, Layout, pack
-from taichu.training_step import TrainingStep
+from taichu.pipeline import make_training_step
+from taichu.stage_parts import gather_tensors
 from taichu.vocabulary import JointIds
 
 STEPS, PARTS = 4, 2
@@ -33,6 +34,20 @@ MATRICES = {
     "sequence": {"sequence": 2},
     "sharded sequence": {"sequence": 2, "shard": "parameters"},
     "recomputed tensor": {"tensor": 2},
+    "pipeline": {"pipeline": 2},
+    "untied pipeline": {"pipeline": 2},
+    "recomputed pipeline": {"pipeline": 2},
+    "stages": {"pipeline": 4},
+    "recomputed stages": {"pipeline": 4},
+    "tensor pipeline": {"pipeline": 2, "tensor": 2},
+    "sequence pipeline": {"pipeline": 2, "sequence": 2, "shard": "parameters"},
+    "expert": {"expert": 2},
+    "expert optimizer": {"shard": "optimizer"},
+    "expert parameters": {"expert": 2, "shard": "parameters"},
+    "expert tensor": {"tensor": 2},
+    "expert sequence": {"sequence": 2},
+    "recomputed expert": {"expert": 2},
+    "expert pipeline": {"pipeline": 2},
 }
 IDS = JointIds(40, {"image": 8})
 SHAPE = BatchShape(5, 32, 80, 6, (("image", 16, 6),))
@@ -49,6 +64,8 @@ SIZE = ModelConfig(
     modalities={"image": {}},
     codecs={"image": CodecConfig((4, 2))},
 )
+# room for all tokens: what two ranks would drop is not what one would of both's
+OF_EXPERTS = replace(SIZE, experts=4, expert_capacity=4.0)
 
 
 def draw_arrays(step: int, part: int):
@@ -87,24 +104,27 @@ def join_arrays(parts):
 def train(name: str) -> dict:
     """Losses and norms of the steps, and the parameters they leave."""
     ms.set_seed(3)
-    objective = Objective(Backbone(SIZE, IDS.size, [(4, 6)]), IDS)
+    size = OF_EXPERTS if "expert" in name else SIZE
+    size = replace(size, tied="untied" not in name, depth=4 if "stages" in name else size.depth)
+    objective = Objective(Backbone(size, IDS.size, [(4, 6)]), IDS)
     optimizer = AdamW(objective.trainable_params(), 0.02, clip=0.5)
     optimizer.take_parts()
-    step = TrainingStep(objective, optimizer, recompute=name.startswith("recomputed"))
+    accumulate = PARTS if "pipeline" in MATRICES[name] else 1
+    step = make_training_step(objective, optimizer, accumulate, "recomputed" in name)
     matrix, losses, norms = device_matrix(), [], []
     for number in range(STEPS):
         parts = [draw_arrays(number, part) for part in range(PARTS)]
-        if matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard"}:
-            arrays = join_arrays(parts)
-        else:
-            arrays = parts[matrix.data.index]
-        loss, _, norm = step(*map(ms.Tensor, arrays))
-        losses.append(float(loss))
-        norms.append(float(norm[0]))
+        if accumulate == 1:
+            joined = matrix.ranks.size == 1 and MATRICES[name].keys() <= {"shard", "expert"}
+            parts = [join_arrays(parts) if joined else parts[matrix.data.index]]
+        made = [step(*map(ms.Tensor, arrays)) for arrays in parts]
+        # a pipeline tells the mean of an update's batches
+        losses.append(float(np.mean([float(each[0]) for each in made if each])))
+        norms.append(float(made[-1][2][0]))
     if matrix.ranks.size > 1:  # the job's loss is the mean of its ranks'
         total = ms.ops.AllReduce()(ms.Tensor(losses, ms.float32)).asnumpy()
         losses = (total / matrix.ranks.size).tolist()
-    parameters = {p.name: whole_array(p).tolist() for p in objective.trainable_params()}
+    parameters = {name: array.tolist() for name, array in gather_tensors(objective).items()}
     return {"losses": losses, "norms": norms, "parameters": parameters}
 
 

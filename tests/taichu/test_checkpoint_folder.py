@@ -7,7 +7,7 @@ import pytest
 from ascend import device_matrix
 from ascend.device_matrix import ParallelConfig, lay_out_ranks
 from ascend.ranks import Ranks
-from ascend.sharding import Part
+from ascend.sharding import Part, is_first_holder
 from taichu.checkpoint_folder import CheckpointFolder
 from taichu.errors import CheckpointError
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("cpu")
 WHOLE = {
     "rows": np.arange(48, dtype=np.float32).reshape(8, 6),
     "columns": np.arange(32, dtype=np.float32).reshape(4, 8) + 100,
+    "experts": np.arange(48, dtype=np.float32).reshape(4, 6, 2) + 200,
     "norm": np.array([1.5, 2.5], np.float32),
     "steps": np.array([7], np.int32),
 }
@@ -30,9 +31,11 @@ def as_rank(monkeypatch):
         rows = Part((8, 6)).split(0, matrix.tensor, "rows")
         if matrix.shard != "none":
             rows.split(0, matrix.replica, "rows")
+        experts = Part((4, 6, 2)).split(0, matrix.expert, "experts")
         parts = {
             "rows": rows,
             "columns": Part((4, 8)).split(1, matrix.tensor, "columns"),
+            "experts": experts.split(1, matrix.tensor, "hidden width"),
             "norm": Part((2,)),
             "steps": Part((1,)),
         }
@@ -54,13 +57,12 @@ def save_all(as_rank, folder, size, step=4, **parallel):
 
 SAVED = [(1, {}), (4, {}), (4, {"tensor": 2}), (4, {"shard": "optimizer"})]
 SAVED += [(4, {"tensor": 2, "shard": "parameters"}), (8, {"tensor": 2, "sequence": 2})]
-READ = [(1, {}), (2, {"tensor": 2}), (4, {"shard": "optimizer"})]
+SAVED += [(4, {"expert": 2, "shard": "optimizer"}), (8, {"tensor": 2, "expert": 4})]
+READ = [(1, {}), (2, {"tensor": 2}), (4, {"shard": "optimizer"}), (8, {"tensor": 2, "expert": 2})]
 
 
 @pytest.mark.parametrize("size, parallel", SAVED)
-@pytest.mark.parametrize(
-    "new_size, new", [(1, {}), (2, {"tensor": 2}), (4, {"shard": "optimizer"})]
-)
+@pytest.mark.parametrize("new_size, new", READ)
 def test_any_matrix_reads_what_any_other_wrote(as_rank, tmp_path, size, parallel, new_size, new):
     save_all(as_rank, tmp_path, size, **parallel)
     assert len(list(tmp_path.iterdir())) == size
@@ -80,6 +82,13 @@ def test_a_tensor_is_written_once(as_rank, tmp_path):
     total = sum(array.nbytes for array in WHOLE.values())
     assert total < sum(sizes) < total + 4 * 1200  # headers
     assert sizes[0] > sizes[2] == sizes[3]  # ranks 2 and 3 hold copies alone
+
+
+def test_experts_are_written_by_the_first_replica_that_holds_them(as_rank):
+    for rank in range(8):
+        state, _ = as_rank(rank, 8, True, tensor=2, expert=2)
+        assert is_first_holder(state["experts"]) == (rank < 4)
+        assert is_first_holder(state["rows"]) == (rank < 2)
 
 
 def test_a_step_that_not_all_ranks_saved_is_passed_over(as_rank, tmp_path, capsys):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from modality_adapters import create_adapter
+from taichu.block import rotary_frequencies
 from taichu.codec import FiniteScalarQuantizer
 from taichu.config import ModelConfig, load_size
+from taichu.id_table import IdTable
 from taichu.layout import JOINT, Segment
-from taichu.model import Backbone, IdTable, PatchScale, count_parameters, rotary_frequencies
+from taichu.model import Backbone, count_parameters
 from taichu.packing import BatchShape, Layout, pack
+from taichu.patch_embedder import PatchScale
 from taichu.vocabulary import JointIds
 
 SMALL = ModelConfig(
@@ -31,6 +34,7 @@ QWEN2 = ModelConfig(
     bias=True,
     tied=False,
 )
+EXPERTS = replace(SMALL, experts=3)
 GRIDS = [(4, 6), (3, 4)]  # tokens and patch sizes of the samples' image and audio
 
 
@@ -182,7 +186,9 @@ FILLED = replace(SMALL, rows_multiple=100)
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, QWEN2, "nano", FILLED], ids=["qwen3", "qwen2", "nano", "filled"]
+    "config",
+    [SMALL, QWEN2, "nano", EXPERTS, FILLED],
+    ids=["qwen3", "qwen2", "nano", "experts", "filled"],
 )
 def test_parameters_are_counted_right(seeded, config):
     config = load_size(config) if isinstance(config, str) else config

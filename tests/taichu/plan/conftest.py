@@ -31,7 +31,7 @@ VIEWS = {"Reshape", "Depend", "Load", "NarrowView", "TransposeView", "ExpandDims
 VIEWS |= {"Transpose", "ExpandDims"}
 BOOKKEEPING = {"UpdateState", "MakeTuple"}
 PRODUCTS = {"MatMul", "MatMulExt", "BatchMatMul", "BatchMatMulExt"}
-COLLECTIVES = {"AllReduce", "AllGather", "ReduceScatter", "AllToAll"}
+COLLECTIVES = {"AllReduce", "AllGather", "ReduceScatter", "AllToAll", "Send"}
 
 
 class Compiled:
@@ -96,7 +96,7 @@ class Compiled:
         return total
 
     def collectives(self) -> Counter:
-        """(kind, axis, bytes of the larger of input and output) -> how many."""
+        """(kind, name of the group, bytes of the larger of input and output) -> how many."""
         found: Counter = Counter()
         for graph in self.graphs:
             types = {node.name: node.output_type for node in graph.node}
@@ -106,7 +106,7 @@ class Compiled:
                     (group,) = (a.value.str_val for a in node.attribute if a.name == "group")
                     size = max(size_of(node.output_type), size_of(types[node.input[0].name]))
                     kind = node.op_type.replace("AllToAll", "AlltoAll")
-                    found[kind, (group.split("-") + ["all"])[1], size] += 1
+                    found[kind, group, size] += 1
         return found
 
     @functools.cached_property
@@ -136,15 +136,15 @@ def size_of(kind) -> int:
 
 @pytest.fixture(scope="session")
 def compile_step(tmp_path_factory):
-    """Gives (the workload of pretrain with these changes, its step compiled for rank 0)."""
+    """Gives (the workload of pretrain with these changes, its step compiled for a rank)."""
     if missing_tool():
         pytest.skip(f"{missing_tool()} is not there")
 
-    def compile_step(*changes: str, ranks: int = 1):
+    def compile_step(*changes: str, rank: int = 0, ranks: int = 1):
         folder = tmp_path_factory.mktemp("compiled")
         recipe = str(ROOT / "recipes" / "pretrain.yaml")
         variables = {
-            **environment(build_standins(), ranks=ranks),
+            **environment(build_standins(), rank=rank, ranks=ranks),
             "PYTHONPATH": environment(build_standins())["PYTHONPATH"] + f":{ROOT}",
             "MS_DEV_SAVE_GRAPHS": "2",
             "MS_DEV_SAVE_GRAPHS_PATH": str(folder),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from ascend.rates import find_device_type
 from taichu.plan.communication import Collective, communication, seconds
 from taichu.plan.workload import stages
@@ -29,17 +29,17 @@ def sent(work, layout, devices, group):
 
 def test_tensor(work):
     """Two sums of (512, 128) forward and two backward, of each of 4 blocks."""
-    found = sent(work, Layout(tensor=4), 4, "tensor")
+    found = sent(work, ParallelConfig(tensor=4), 4, "tensor")
     gains = {("AllReduce", 4 * 32): 8}
     norm = {("AllReduce", 4 * 2): 1}
     assert found == {("AllReduce", 512 * 128 * 2): 16, **gains, **norm}
-    again = sent(work.recomputed(True), Layout(tensor=4), 4, "tensor")
+    again = sent(work.recomputed(True), ParallelConfig(tensor=4), 4, "tensor")
     assert again["AllReduce", 512 * 128 * 2] == 20
 
 
 def test_sequence(work):
     """Four of (256, 4 x 32) there and back in each block, and the last hidden state."""
-    found = sent(work, Layout(sequence=2), 2, "sequence")
+    found = sent(work, ParallelConfig(sequence=2), 2, "sequence")
     assert found == {
         ("AlltoAll", 256 * 128 * 2): 4 * 2 * 4,
         ("AllGather", 512 * 128 * 2): 1,
@@ -50,21 +50,21 @@ def test_sequence(work):
 def test_pipeline(work):
     """A state of (512, 128) a batch; in the middle forward and backward."""
     work = replace(work, accumulate=6)
-    assert sent(work, Layout(pipeline=2), 2, "pipeline") == {("Send", 512 * 128 * 2): 6}
-    assert sent(work, Layout(pipeline=4), 4, "pipeline") == {("Send", 512 * 128 * 2): 12}
+    assert sent(work, ParallelConfig(pipeline=2), 2, "pipeline") == {("Send", 512 * 128 * 2): 6}
+    assert sent(work, ParallelConfig(pipeline=4), 4, "pipeline") == {("Send", 512 * 128 * 2): 12}
 
 
 def test_gradients(work):
     """Of a feed-forward layer's three of 256 x 128, in each of 4 blocks, in float32."""
     whole, half = 4 * 256 * 128, 2 * 256 * 128
-    assert sent(work, Layout(), 4, "replica")["AllReduce", whole] == 12
-    found = sent(work, Layout(shard="optimizer"), 4, "replica")
+    assert sent(work, ParallelConfig(), 4, "replica")["AllReduce", whole] == 12
+    found = sent(work, ParallelConfig(shard="optimizer"), 4, "replica")
     assert found["ReduceScatter", whole] == found["AllGather", whole] == 12
     accumulated = replace(work, accumulate=3)
-    assert sent(accumulated, Layout(shard="optimizer"), 4, "replica") == found
-    found = sent(accumulated, Layout(shard="parameters"), 4, "replica")
+    assert sent(accumulated, ParallelConfig(shard="optimizer"), 4, "replica") == found
+    found = sent(accumulated, ParallelConfig(shard="parameters"), 4, "replica")
     assert found["ReduceScatter", whole] == found["AllGather", half] == 3 * 12
-    again = sent(accumulated.recomputed(True), Layout(shard="parameters"), 4, "replica")
+    again = sent(accumulated.recomputed(True), ParallelConfig(shard="parameters"), 4, "replica")
     assert again["AllGather", half] == 6 * 12
 
 
@@ -72,7 +72,7 @@ def test_alignment(read_workload):
     """Embeddings of 128 numbers of both sides, of all 4 data ranks, and back."""
     work = read_workload()
     E = work.batch.pairs
-    found = sent(work, Layout(), 4, "data")
+    found = sent(work, ParallelConfig(), 4, "data")
     assert found == {
         ("AllGather", 4 * 4 * E * 128): 2,
         ("ReduceScatter", 4 * 4 * E * 128): 2,
@@ -82,7 +82,7 @@ def test_alignment(read_workload):
 
 
 def test_one_device_sends_nothing(work):
-    assert communication(work, Layout(), 1, stages(work.size, Layout())[0]) == []
+    assert communication(work, ParallelConfig(), 1, stages(work.size, ParallelConfig())[0]) == []
 
 
 def test_bytes_in_rings():
@@ -96,14 +96,16 @@ def test_seconds():
     """A 910B2 has seven links of 28 GB/s to its node, 25 GB/s beyond it, of which 65 % is used."""
     link, beyond = 0.65 * 28e9, 0.65 * 25e9
     reduce = Collective("AllReduce", "tensor", 10**9, 1)
-    assert seconds(reduce, Layout(tensor=2), 8, B2) == pytest.approx(1e9 / link)
-    assert seconds(reduce, Layout(tensor=8), 8, B2) == pytest.approx(2 * 7 / 8 * 1e9 / (7 * link))
+    assert seconds(reduce, ParallelConfig(tensor=2), 8, B2) == pytest.approx(1e9 / link)
+    assert seconds(reduce, ParallelConfig(tensor=8), 8, B2) == pytest.approx(
+        2 * 7 / 8 * 1e9 / (7 * link)
+    )
     everywhere = Collective("AllReduce", "replica", 10**9, 1)
     inside, outside = 2 * 7 / 8 * 1e9 / (7 * link), 2 * 3 / 4 * 1e9 / 8 / beyond
-    assert seconds(everywhere, Layout(), 32, B2) == pytest.approx(inside + outside)
+    assert seconds(everywhere, ParallelConfig(), 32, B2) == pytest.approx(inside + outside)
     # replicas of 8 tensor ranks stand in a node of their own each
-    alone = seconds(everywhere, Layout(tensor=8), 32, B2)
+    alone = seconds(everywhere, ParallelConfig(tensor=8), 32, B2)
     assert alone == pytest.approx(2 * 3 / 4 * 1e9 / beyond)
     swap = Collective("AlltoAll", "sequence", 10**9, 1)
-    time = seconds(swap, Layout(tensor=4, sequence=4), 16, B2)
+    time = seconds(swap, ParallelConfig(tensor=4, sequence=4), 16, B2)
     assert time == pytest.approx(0.5 * 1e9 / link + 0.5 * 1e9 / beyond)

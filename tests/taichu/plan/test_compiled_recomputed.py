@@ -2,7 +2,7 @@
 
 import pytest
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.plan.memory import memory
 
 
@@ -12,6 +12,6 @@ from taichu.plan.memory import memory
 )
 def test_peak(compile_step, change, near):
     work, compiled = compile_step(change)
-    counted = memory(work, Layout(), 1)
+    counted = memory(work, ParallelConfig(), 1)
     peak = counted.peak - counted.workspace - counted.communication
     assert peak == pytest.approx(compiled.peak_bytes, rel=near)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from mindspore.nn.utils import no_init_parameters
 
-from ascend.layout import Layout
+from ascend.device_matrix import ParallelConfig
 from taichu.model import Backbone
 from taichu.plan.parameters import Held, all_parameters, count_by_part
 from taichu.plan.workload import stages
@@ -41,9 +41,9 @@ def check(work):
 def test_shares_of_ranks(read_workload):
     """Matrices of blocks are halved by two tensor ranks; what four replicas can share, they do."""
     work = read_workload("model=nano")
-    (stage,) = stages(work.size, Layout())
-    whole = Held(work, Layout(), stage, 1)
-    layout = Layout(tensor=2, sequence=2, shard="parameters")
+    (stage,) = stages(work.size, ParallelConfig())
+    whole = Held(work, ParallelConfig(), stage, 1)
+    layout = ParallelConfig(tensor=2, sequence=2, shard="parameters")
     share = Held(work, layout, stage, 4)
     in_blocks = 4 * (4 * 128 * 128 + 3 * 128 * 256)
     assert whole.own(whole.trained) - sum(p.count for p in share.trained) == in_blocks // 2
@@ -60,7 +60,7 @@ def test_stages_share_the_blocks(read_workload):
     work = read_workload("model=tiny")
     assert work.size.tied and work.size.depth == 11
     work = replace(work, size=replace(work.size, depth=12))
-    layout = Layout(pipeline=3)
+    layout = ParallelConfig(pipeline=3)
     first, last = (Held(work, layout, stage, 1) for stage in stages(work.size, layout))
     assert first.stage.blocks == last.stage.blocks == 4
     table = (work.vocabulary + work.digits) * work.size.width
@@ -75,7 +75,7 @@ def test_the_id_tables_of_large_models_are_shared_out(read_workload):
     for model, least in (("base", 49_517), ("3.8b", 103_487)):
         work = read_workload(f"model={model}")
         assert least <= work.vocabulary < 1.001 * least
-        (stage,) = stages(work.size, Layout())
-        held = Held(work, Layout(shard="parameters"), stage, 64)
+        (stage,) = stages(work.size, ParallelConfig())
+        held = Held(work, ParallelConfig(shard="parameters"), stage, 64)
         (table,) = (p for p in held.trained if p.part == "id table" and p.shape[0] > 1000)
         assert table.shape[0] == work.vocabulary and held.own([table]) == table.count // 64

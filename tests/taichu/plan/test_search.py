@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ascend.layout import Layout, LayoutError
+from ascend.device_matrix import DeviceMatrixError, ParallelConfig
 from ascend.rates import DeviceTypeError, device_types, find_device_type
 from taichu.command_line.train import load_recipe
 from taichu.errors import ConfigError
@@ -24,7 +24,7 @@ def large(read_workload):
 
 def test_layouts_divide_what_they_share(large):
     size, found = large.size, possible_layouts(large, 64, B2)
-    assert Layout() in found and Layout(8, 1, 1, "optimizer") in found
+    assert ParallelConfig() in found and ParallelConfig(8, 1, 1, "optimizer") in found
     assert len(set(found)) == len(found)
     for layout in found:
         assert 64 % (layout.tensor * layout.sequence * layout.pipeline) == 0
@@ -62,12 +62,14 @@ def test_impossible_numbers_of_devices(large, devices):
 
 
 def test_impossible_layouts():
-    with pytest.raises(LayoutError, match="tensor=3 times sequence=1 .* must divide the 8 devices"):
-        Layout(tensor=3).data(8)
-    with pytest.raises(LayoutError, match="parallel.shard: must be one of none, optimizer"):
-        Layout(shard="all")
-    with pytest.raises(LayoutError, match="parallel.pipeline: must be at least 1"):
-        Layout(pipeline=0)
+    with pytest.raises(
+        DeviceMatrixError, match="tensor=3 times sequence=1 .* must divide the 8 ranks"
+    ):
+        ParallelConfig(tensor=3).data(8)
+    with pytest.raises(DeviceMatrixError, match="parallel.shard: must be one of none, optimizer"):
+        ParallelConfig(shard="all")
+    with pytest.raises(DeviceMatrixError, match="parallel.pipeline: must be 1 or more"):
+        ParallelConfig(pipeline=0)
 
 
 def test_device_types(read_workload):
@@ -90,10 +92,10 @@ def test_utilisation_of_one_device(read_workload):
     """Alone, nothing is sent: utilisation is the assumed share of the peak, but for what is
     computed and not needed, and the update."""
     work = read_workload("model=base", "mixture.length=512")
-    time = step_time(work, Layout(), 1, B2)
+    time = step_time(work, ParallelConfig(), 1, B2)
     assert time.sending == {} and time.bubble == 0
     assert 0.5 * B2.products_reached < time.utilisation < B2.products_reached
-    again = step_time(work.recomputed(True), Layout(), 1, B2)
+    again = step_time(work.recomputed(True), ParallelConfig(), 1, B2)
     # forward is a third of the work: again, it makes it a third more
     assert again.computing == pytest.approx(4 / 3 * time.computing, rel=0.1)
     assert again.utilisation < time.utilisation
@@ -101,7 +103,7 @@ def test_utilisation_of_one_device(read_workload):
 
 def test_bubble(read_workload):
     work = read_workload("model=base", "train.accumulate=6")
-    time = step_time(work, Layout(pipeline=4), 4, B2)
+    time = step_time(work, ParallelConfig(pipeline=4), 4, B2)
     assert time.bubble / time.computing == pytest.approx(3 / 6)
 
 
