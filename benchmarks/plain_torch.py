@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from taichu.model import spell_codes
+from taichu.id_table import spell_codes
 
 
 class Attention(nn.Module):

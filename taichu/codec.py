@@ -13,8 +13,9 @@ import numpy as np
 from mindspore import nn, ops
 
 from modality_adapters.grid import GridGeometry
+from taichu.block import AddRmsNorm, Block, Linear, rotary_frequencies
 from taichu.config import CodecConfig, ModelConfig
-from taichu.model import AddRmsNorm, Block, Linear, PatchEmbedder, PatchScale, rotary_frequencies
+from taichu.patch_embedder import PatchEmbedder, PatchScale
 
 HEAD_SIZE = 32
 

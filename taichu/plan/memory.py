@@ -10,6 +10,7 @@ is as in Korthikanti et al. (2205.05198, section 4.2.1) and Ulysses (2309.14509,
 from dataclasses import dataclass
 
 from ascend.device_matrix import ParallelConfig
+from taichu.plan.operations import forwards
 from taichu.plan.parameters import Held
 from taichu.plan.workload import Stage, Workload, stages
 
@@ -68,16 +69,17 @@ def of_stage(work: Workload, layout: ParallelConfig, data: int, stage: Stage) ->
     own = 4 * held.own(held.trained)
     received = work.tokens // layout.sequence * work.size.width * work.number_bytes
     # the graph that gathers and the one that updates have each its own
-    batches = batch_bytes(work) * (1 + several)
+    graphs, batches = 1 + several, batch_bytes(work, stage) * (1 + several)
     if piped:  # kept until their gradients are due, and what was received of each
-        batches = (batch_bytes(work) + received * (not stage.reads)) * work.accumulate
+        graphs = forwards(stage)
+        batches = (batch_bytes(work, stage) + received * (not stage.reads)) * work.accumulate
     rows = sum(p.count // replicas for p in held.trained if held.shares_update(p))
     return Memory(
         weights=own + 4 * rows + 4 * sum(p.count for p in held.measured),
         moments=8 * held.updated(),
         gathered=2 * own * several,  # and MindSpore's copy, as an update reads and clears them
         batch=batches,
-        constants=constants(work, layout, stage) * (1 + several),
+        constants=constants(work, layout, stage) * graphs,
         communication=GROUP_BUFFERS * groups,
         workspace=WORKSPACE,
         activations=activations(work, layout, stage),
@@ -183,8 +185,13 @@ def constants(work: Workload, layout: ParallelConfig, stage: Stage) -> int:
     return total + N * D * b * work.recompute
 
 
-def batch_bytes(work: Workload) -> int:
-    """The batch itself: eight numbers a place, five a target, two a pair, and the patches."""
+def batch_bytes(work: Workload, stage: Stage) -> int:
+    """What a stage reads of the batch itself: of eight numbers a place, five a target, two a pair,
+    and the patches."""
     batch = work.batch
-    numbers = 8 * work.tokens + 5 * batch.targets + 2 * batch.pairs
-    return 4 * (numbers + sum(n * P for _, n, P in batch.patches))
+    numbers = 5 * work.tokens
+    if stage.reads:
+        numbers += 2 * work.tokens + sum(n * P for _, n, P in batch.patches)
+    if stage.ends:
+        numbers += work.tokens + 5 * batch.targets + 2 * batch.pairs
+    return 4 * numbers
