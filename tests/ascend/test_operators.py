@@ -422,6 +422,29 @@ def test_matmul_computes_in_the_compute_type():
     check(operators.Matmul(), lambda x, weight: x @ weight.T, (x, weight))
 
 
+def test_matrices_are_multiplied_each_with_its_own():
+    random = np.random.default_rng(15)
+    x, weight = random.standard_normal((2, 5, 8)), random.standard_normal((2, 3, 8))
+
+    def reference(x, weight):
+        return np.einsum("eni,eoi->eno", x, weight)
+
+    check(operators.Matmul(batched=True), reference, (x, weight))
+
+
+def test_running_sum():
+    x = np.random.default_rng(16).standard_normal((7, 3))
+    check(operators.running_sum(), lambda x: np.cumsum(x, 0), (x,))
+
+
+def test_the_largest_are_found_in_order():
+    x = np.random.default_rng(17).standard_normal((50, 6))
+    x[0] = [2, -1, 2.5, 0, -3, 2.25]
+    found = operators.largest()(ms.Tensor(x, ms.float32), 3)
+    assert found.dtype == ms.int32 and found.asnumpy()[0].tolist() == [2, 5, 0]
+    np.testing.assert_array_equal(found.asnumpy(), np.argsort(-x, 1)[:, :3])
+
+
 def test_the_form_follows_the_device():
     chosen = type(operators.swiglu()).__name__
     assert chosen == ("CompiledSwiglu" if LIBRARY else "PlainSwiglu")
