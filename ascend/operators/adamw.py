@@ -46,7 +46,8 @@ class AdamW(nn.Optimizer):
         form: see `ascend.operators`.
 
     Inputs: gradients, in the parameters' order; the scale (1,) that they were multiplied by, if
-    any. Output: their global norm before clipping, (1,), without the scale.
+    any, but for those of parameters that are `marked_unscaled`. Output: their global norm before
+    clipping, (1,), without the scale.
     """
 
     def __init__(
@@ -91,17 +92,29 @@ class AdamW(nn.Optimizer):
             ascend=AscendUpdate if has_bfloat16() else PlainUpdate,
         )
         self.no_scale = ms.Tensor([1.0], ms.float32)
+        self.unscaled = tuple(getattr(p, "unscaled", False) for p in self.parameters)
 
     def construct(self, gradients, scale=None):
-        scale = self.no_scale if scale is None else scale
+        gradients = self.mean(gradients)
+        if scale is None:
+            scale = self.no_scale
+        else:
+            gradients = self.scale_all(gradients, scale)
         rate = self.get_lr().reshape((1,))
         state = self.parts, self.first, self.second
-        norm = self.update(*state, self.global_step, self.mean(gradients), rate, scale)
+        norm = self.update(*state, self.global_step, gradients, rate, scale)
         for i in range(len(gradients)):
             if self.shared[i]:
                 whole = self.gather(ops.depend(self.parts[i], norm))
                 norm = ops.depend(norm, self.assign(self.parameters[i], whole))
         return norm
+
+    def scale_all(self, gradients, scale):
+        """Gradients that have the scale, all of them."""
+        scaled = ()
+        for i in range(len(gradients)):
+            scaled += (gradients[i] * scale if self.unscaled[i] else gradients[i],)
+        return scaled
 
     def take_parts(self):
         """Take this rank's rows of what the parameters hold; after they were set from outside."""
@@ -109,6 +122,12 @@ class AdamW(nn.Optimizer):
             if shared:
                 rows = rows_of(parameter)
                 part.set_data(ms.Tensor(parameter.asnumpy()[rows.start : rows.stop]))
+
+
+def marked_unscaled(parameter: ms.Parameter) -> ms.Parameter:
+    """Note on a parameter that its gradient is not the loss's, so has no scale of it."""
+    parameter.unscaled = True
+    return parameter
 
 
 def kind_of_mean(parameter: ms.Parameter) -> int:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ascend import operators
+from ascend.operators.adamw import marked_unscaled
 from ascend.operators.form import LIBRARY
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="no C++ compiler at installation")
@@ -390,6 +391,24 @@ def test_adamw_takes_the_scale_out_of_the_gradients(form):
         made.append((norm.asnumpy(), parameters[0].asnumpy().copy()))
         assert norm.asnumpy()[0] == pytest.approx(0.3 * 6**0.5, rel=1e-5)
     np.testing.assert_allclose(made[0][1], made[1][1], rtol=1e-6)
+
+
+@both_forms
+def test_a_gradient_that_is_not_the_loss_s_has_no_scale(form):
+    made = []
+    for scale in (None, 4096.0):
+        values = [ms.Parameter(np.ones(3, np.float32), name) for name in ("of_loss", "other")]
+        marked_unscaled(values[1])
+        step = operators.AdamW(values, 0.1, clip=0.01, form=form)
+        for i in range(3):
+            gradient = ms.Tensor(np.arange(3) * 1e-4 * (i - 0.5), ms.float32)
+            if scale is None:
+                norm = step([gradient, gradient])
+            else:
+                norm = step([gradient * scale, gradient], ms.Tensor([scale], ms.float32))
+        made.append(np.concatenate([p.asnumpy() for p in (*values, norm)]))
+    assert (made[0][4:6] != 1).all()
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-5)
 
 
 def test_look_up_and_sum_rows():
