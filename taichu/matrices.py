@@ -32,7 +32,8 @@ def draw_matrix(
 
 
 def draw_experts(shape: tuple[int, int, int], deviation: float, split: str) -> ms.Parameter:
-    """The same of one matrix for each expert, (E, O, I), which the expert axis shares out."""
+    """The same of one matrix for each expert, (E, O, I), which the expert axis shares out; replicas
+    do not share their rows out besides (ZeRO-3)."""
     part = Part(shape).split(0, device_matrix().expert, "experts")
     part.split(1 if split == "outputs" else 2, device_matrix().tensor, f"{split} of a matrix")
     return draw(part, deviation)

@@ -12,6 +12,7 @@ from mindspore import nn, ops
 
 from ascend import operators
 from ascend.device_matrix import device_matrix
+from ascend.operators.adamw import marked_unscaled
 from taichu.config import ModelConfig
 from taichu.matrices import draw_experts, draw_matrix
 
@@ -95,7 +96,7 @@ class Router(nn.Cell):
     other, whose gradient is the excess load: AdamW moves it by about the learning rate a step
     however large that gradient is, as the paper does by the excess' sign; and what replicas and
     accumulated batches find is averaged like all gradients, so that all of them count. As it is of
-    one dimension, its weights do not decay.
+    one dimension, it does not decay; of a float16 loss's scale it knows nothing.
 
     Inputs: x (N, D); 1 for each token and 0 for padding, (N, 1). Output: the experts (k, N) int32;
     each choice as a row of one 1, padding's as zeros (k, N, E); the weights (k, N).
@@ -105,7 +106,7 @@ class Router(nn.Cell):
         super().__init__()
         D, E = config.width, config.experts
         self.weight = draw_matrix((E, D), D**-0.5)
-        self.balance = ms.Parameter(np.zeros(E, np.float32))
+        self.balance = marked_unscaled(ms.Parameter(np.zeros(E, np.float32)))
         self.active, self.numbers_E = config.active_experts, ms.Tensor(np.arange(E), ms.int32)
         self.matmul, self.largest = ops.MatMul(transpose_b=True), operators.largest()
         self.balanced = _Balanced()

@@ -49,7 +49,8 @@ class AdamW(nn.Optimizer):
         form: see `ascend.operators`.
 
     Inputs: gradients, in the parameters' order; the scale (1,) that they were multiplied by, if
-    any. Output: their global norm before clipping, (1,), without the scale.
+    any, but for those of parameters that are `marked_unscaled`. Output: their global norm before
+    clipping, (1,), without the scale.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class AdamW(nn.Optimizer):
         self.gather = collective(GatherRows, axis)
         shared = [i for i, a in enumerate(self.shared) if a]
         self.gathered = tuple(tuple(shared[i : i + TURNS]) for i in range(0, len(shared), TURNS))
-        self.assign = assign()
+        self.assign, self.each = assign(), ops.HyperMap()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
         if form is None and not alone and device_form() == "compiled":
             form = "plain"  # the kernel's norm is of one rank's gradients
@@ -96,12 +97,18 @@ class AdamW(nn.Optimizer):
             ascend=AscendUpdate if has_bfloat16() else PlainUpdate,
         )
         self.no_scale = ms.Tensor([1.0], ms.float32)
+        self.unscaled = tuple(getattr(p, "unscaled", False) for p in self.parameters)
 
     def construct(self, gradients, scale=None):
-        scale = self.no_scale if scale is None else scale
+        gradients = self.mean(tuple(gradients))
+        if scale is None:
+            scale = self.no_scale
+        else:
+            scale_one = ops.partial(self.scale_one, scale)
+            gradients = self.each(scale_one, self.unscaled, gradients)
         rate = self.get_lr().reshape((1,))
         state = self.parts, self.first, self.second
-        norm = self.update(*state, self.global_step, self.mean(tuple(gradients)), rate, scale)
+        norm = self.update(*state, self.global_step, gradients, rate, scale)
         for gathered in self.gathered:
             norm = self.gather_rows(gathered, norm)
         return norm
@@ -113,12 +120,22 @@ class AdamW(nn.Optimizer):
             norm = ops.depend(norm, self.assign(self.parameters[i], whole))
         return norm
 
+    def scale_one(self, scale, unscaled: bool, gradient):
+        """A gradient that has the scale, as all others."""
+        return gradient * scale if unscaled else gradient
+
     def take_parts(self):
         """Take this rank's rows of what the parameters hold; after they were set from outside."""
         for parameter, part, shared in zip(self.parameters, self.parts, self.shared):
             if shared:
                 rows = rows_of(parameter)
                 part.set_data(ms.Tensor(parameter.asnumpy()[rows.start : rows.stop]))
+
+
+def marked_unscaled(parameter: ms.Parameter) -> ms.Parameter:
+    """Note on a parameter that its gradient is not the loss's, so has no scale of it."""
+    parameter.unscaled = True
+    return parameter
 
 
 def kind_of_mean(parameter: ms.Parameter) -> int:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ascend import operators
+from ascend.operators.adamw import marked_unscaled
 from ascend.operators.form import LIBRARY
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="no C++ compiler at installation")
@@ -392,6 +393,24 @@ def test_adamw_takes_the_scale_out_of_the_gradients(form):
     np.testing.assert_allclose(made[0][1], made[1][1], rtol=1e-6)
 
 
+@both_forms
+def test_a_gradient_that_is_not_the_loss_s_has_no_scale(form):
+    made = []
+    for scale in (None, 4096.0):
+        values = [ms.Parameter(np.ones(3, np.float32), name) for name in ("of_loss", "other")]
+        marked_unscaled(values[1])
+        step = operators.AdamW(values, 0.1, clip=0.01, form=form)
+        for i in range(3):
+            gradient = ms.Tensor(np.arange(3) * 1e-4 * (i - 0.5), ms.float32)
+            if scale is None:
+                norm = step([gradient, gradient])
+            else:
+                norm = step([gradient * scale, gradient], ms.Tensor([scale], ms.float32))
+        made.append(np.concatenate([p.asnumpy() for p in (*values, norm)]))
+    assert (made[0][4:6] != 1).all()
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-5)
+
+
 def test_look_up_and_sum_rows():
     random = np.random.default_rng(12)
     numbers = np.array([3, 0, 3, 1, 1, 1], np.int32)
@@ -420,6 +439,29 @@ def test_matmul_computes_in_the_compute_type():
     random = np.random.default_rng(14)
     x, weight = random.standard_normal((5, 8)), random.standard_normal((3, 8))
     check(operators.Matmul(), lambda x, weight: x @ weight.T, (x, weight))
+
+
+def test_matrices_are_multiplied_each_with_its_own():
+    random = np.random.default_rng(15)
+    x, weight = random.standard_normal((2, 5, 8)), random.standard_normal((2, 3, 8))
+
+    def reference(x, weight):
+        return np.einsum("eni,eoi->eno", x, weight)
+
+    check(operators.Matmul(batched=True), reference, (x, weight))
+
+
+def test_running_sum():
+    x = np.random.default_rng(16).standard_normal((7, 3))
+    check(operators.running_sum(), lambda x: np.cumsum(x, 0), (x,))
+
+
+def test_the_largest_are_found_in_order():
+    x = np.random.default_rng(17).standard_normal((50, 6))
+    x[0] = [2, -1, 2.5, 0, -3, 2.25]
+    found = operators.largest()(ms.Tensor(x, ms.float32), 3)
+    assert found.dtype == ms.int32 and found.asnumpy()[0].tolist() == [2, 5, 0]
+    np.testing.assert_array_equal(found.asnumpy(), np.argsort(-x, 1)[:, :3])
 
 
 def test_the_form_follows_the_device():

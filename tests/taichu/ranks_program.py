@@ -48,6 +48,8 @@ MATRICES = {
     "expert sequence": {"sequence": 2},
     "recomputed expert": {"expert": 2},
     "expert pipeline": {"pipeline": 2},
+    "tensor of experts": {"expert": 2, "tensor": 2},
+    "sequence of experts": {"expert": 2, "sequence": 2, "shard": "optimizer"},
 }
 IDS = JointIds(40, {"image": 8})
 SHAPE = BatchShape(5, 32, 80, 6, (("image", 16, 6),))

@@ -44,6 +44,8 @@ FOUR = {
     "recomputed stages": "stages",
     "tensor pipeline": "pipeline",
     "sequence pipeline": "pipeline",
+    "tensor of experts": "expert",
+    "sequence of experts": "expert",
 }
 
 
