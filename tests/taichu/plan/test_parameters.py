@@ -84,10 +84,10 @@ def test_stages_share_the_blocks(read_workload):
 
 
 def test_the_id_tables_of_large_models_are_shared_out(read_workload):
-    """The number of their ids is odd: they are filled up, by less than a thousandth."""
+    """The number of their ids is odd: they are filled up, by less than a hundredth."""
     for model, least in (("base", 49_517), ("3.8b", 103_487)):
         work = read_workload(f"model={model}")
-        assert least <= work.vocabulary < 1.001 * least
+        assert least <= work.vocabulary < 1.01 * least
         (stage,) = stages(work.size, ParallelConfig())
         held = Held(work, ParallelConfig(shard="parameters"), stage, 64)
         (table,) = (p for p in held.trained if p.part == "id table" and p.shape[0] > 1000)
