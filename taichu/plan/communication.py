@@ -97,7 +97,8 @@ def _add_pipeline(calls: Counter, work: Workload, layout: ParallelConfig, held: 
     """Activations forward and their gradient backward, of each batch (1811.06965, figure 2); once,
     what the stages tell each other of the loss, and the gradient of what both ends hold."""
     hidden = work.tokens // layout.sequence * work.size.width * work.number_bytes
-    neighbours = 2 - held.stage.reads - held.stage.ends
+    # the first stage stands for those between, which send both ways
+    neighbours = 1 if layout.pipeline == 2 or held.stage.ends else 2
     calls["Send", "pipeline", hidden] += neighbours * work.accumulate
     calls["AllReduce", "pipeline", 4 * (4 + len(work.grids))] += 1
     if work.size.tied and (held.stage.reads or held.stage.ends):

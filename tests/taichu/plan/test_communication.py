@@ -48,10 +48,12 @@ def test_sequence(work):
 
 
 def test_pipeline(work):
-    """A state of (512, 128) a batch; in the middle forward and backward."""
-    work = replace(work, accumulate=6)
-    assert sent(work, ParallelConfig(pipeline=2), 2, "pipeline") == {("Send", 512 * 128 * 2): 6}
-    assert sent(work, ParallelConfig(pipeline=4), 4, "pipeline") == {("Send", 512 * 128 * 2): 12}
+    """A state of (512, 128) a batch; in the middle forward and backward. Once, the gradients' norm,
+    and the loss with its seven parts."""
+    work, once = replace(work, accumulate=6), {("AllReduce", 4): 1, ("AllReduce", 4 * 8): 1}
+    state = "Send", 512 * 128 * 2
+    assert sent(work, ParallelConfig(pipeline=2), 2, "pipeline") == {state: 6, **once}
+    assert sent(work, ParallelConfig(pipeline=4), 4, "pipeline") == {state: 12, **once}
 
 
 def test_gradients(work):
