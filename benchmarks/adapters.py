@@ -26,7 +26,7 @@ def main():
     use_threads()
     print(f"{machine()}; {FILES} files, {chosen.runs} turns a way")
     from taichu.config import load_size
-    from taichu.pretrained import create_adapters
+    from taichu.model_folder import create_adapters
 
     adapters = create_adapters(load_size("nano"))
     ratios = {}

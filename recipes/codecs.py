@@ -18,8 +18,9 @@ from ascend.precision import choose_precision
 from modality_adapters.grid import widen
 from taichu.codec import CodecObjective
 from taichu.config import load_size
+from taichu.model_folder import create_adapters
 from taichu.prepared import prepare, spread
-from taichu.pretrained import create_adapters, create_codecs, save_codecs
+from taichu.pretrained import create_codecs, save_codecs
 from taichu.profiling import ProfileConfig
 from taichu.trainer import TrainConfig, Trainer
 

@@ -24,8 +24,9 @@ from taichu.digits.build import build_digits
 from taichu.errors import ConfigError
 from taichu.evaluation import EvaluationConfig, evaluate
 from taichu.model import count_parameters
+from taichu.model_folder import write_json
 from taichu.prepared import prepare
-from taichu.pretrained import Taichu, write_json
+from taichu.pretrained import Taichu
 from taichu.profiling import ProfileConfig
 from taichu.report import write_report
 from taichu.report.floors import FLOORS

@@ -21,10 +21,11 @@ from ascend.ranks import mean_over_ranks
 from taichu.batches import Batches, MixtureConfig
 from taichu.config import ModelConfig, load_size
 from taichu.errors import ConfigError, ManifestError
+from taichu.model_folder import create_adapters
 from taichu.objectives import Objective
 from taichu.one_at_a_time import one_at_a_time
 from taichu.prepared import PreparedData, prepare
-from taichu.pretrained import Taichu, create_adapters, load_codecs
+from taichu.pretrained import Taichu, load_codecs
 from taichu.profiling import ProfileConfig
 from taichu.trainer import TrainConfig, Trainer
 from taichu.vocabulary import train_tokenizer

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from taichu.batches import MixtureConfig, parse_group
 from taichu.config import ModelConfig
 from taichu.model import Backbone
+from taichu.model_folder import create_adapters
 from taichu.packing import BatchShape
-from taichu.pretrained import create_adapters
 from taichu.vocabulary import TEXT, JointIds
 
 TEXT_TOKENS = 24  # of a caption, control tokens among them

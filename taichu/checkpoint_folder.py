@@ -13,8 +13,8 @@ import numpy as np
 
 from ascend.ranks import Ranks
 from ascend.sharding import Place, is_first_holder, place_of
-from taichu.checkpoint import load_tensors, save_tensors
 from taichu.errors import CheckpointError
+from taichu.tensor_file import load_tensors, save_tensors
 
 KEPT = 2  # a damaged one leaves the one before it
 NAME = re.compile(r"step-(\d+)(?:-rank-(\d+)-of-(\d+))?\.safetensors")

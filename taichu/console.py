@@ -1,6 +1,6 @@
 """Where a training's progress is shown: a terminal, or a file on a disk that may be full."""
 
-from taichu.checkpoint import is_disk_full
+from taichu.tensor_file import is_disk_full
 
 
 class Console:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 
 from taichu.errors import GenerationError
@@ -45,7 +44,7 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
     """Make one result a condition.
 
     Args:
-        model: a `taichu.Taichu`.
+        model: a `taichu.unified_model.UnifiedModel`.
         into: "text" or a grid modality.
         contents: modality -> grid or string; an empty dict means from nothing.
         sampling: how tokens are chosen.
@@ -82,8 +81,7 @@ def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
     wanted_EC = model.embed_many([contents[i] for i in conditioned])
     flat = [{into: c.content} for i in conditioned for c in made[i]]
     made_EcC = model.embed_many(flat).reshape(len(conditioned), -1, wanted_EC.shape[-1])
-    scale = np.exp(model.backbone.log_scale.asnumpy()[0])
-    score_Ec = scale * np.einsum("ec,erc->er", wanted_EC, made_EcC)
+    score_Ec = model.score_scale * np.einsum("ec,erc->er", wanted_EC, made_EcC)
     if into == TEXT:
         score_Ec += [[c.log_likelihood for c in made[i]] for i in conditioned]
     for i, best in zip(conditioned, score_Ec.argmax(1)):
@@ -125,7 +123,10 @@ def _continue(model, into: str, contents: list[dict], sampling: Sampling, first:
         [lay_out(Segment(o, (blank,)), vocabulary).coords[-n - 2 : -2] for o in observed]
     )
     coords_RnX = np.repeat(coords_CnX, sampling.candidates, 0)
-    next_logits = _reader(model, [Segment(o) for o in observed], len(coords_RnX), n)
+    segments = [Segment(o) for o in observed]
+    length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
+    batch = pack_rows(segments, length, vocabulary, model.grids)
+    next_logits = model.start_reading(batch, len(coords_RnX), n)
     uniform_Rn = np.stack(
         [
             np.random.default_rng((sampling.seed, first + i, candidate)).random(n)
@@ -152,28 +153,3 @@ def _continue(model, into: str, contents: list[dict], sampling: Sampling, first:
         for row in np.flatnonzero(~ended):
             results[row].append(int(newest[row]))
     return results, likelihoods
-
-
-def _reader(model, segments: list[Segment], rows: int, n: int):
-    """A function of (ids (R,), coords (R, 3), how many were made before) -> next logits (R, V)."""
-    longest = max(len(segment) for segment in segments)
-    length = -(-longest // LENGTHS) * LENGTHS
-    batch = pack_rows(segments, length, model.vocabulary, model.grids)
-    planes = [batch.ids, batch.source, batch.coords, batch.segment, batch.span]
-    planes = [ms.Tensor(plane) for plane in planes]
-    continuation = model.continuation
-    read = model.compiled("read", continuation.read)(*planes, *map(ms.Tensor, batch.patches))
-    config, blocks = model.config, len(read) // 2
-    shape = rows, config.heads, n, config.head_size
-    blank = ms.Tensor(np.zeros(shape, np.float32)).astype(continuation.type)
-    written = (blank,) * (2 * blocks)
-    run = model.compiled("step", continuation.step)
-
-    def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
-        nonlocal written
-        place = ms.Tensor([made], ms.int32)
-        arguments = ms.Tensor(ids.astype(np.int32)), ms.Tensor(coords), place, planes[3]
-        logits, *written = run(*arguments, *read, *written)
-        return logits.asnumpy()
-
-    return next_logits

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taichu.checkpoint import is_disk_full
+from taichu.tensor_file import is_disk_full
 
 
 class TrainingLog:

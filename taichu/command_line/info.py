@@ -27,8 +27,8 @@ def run(options: argparse.Namespace):
 def show_folder(folder: Path) -> list[tuple[str, str]]:
     """What a model folder says of itself, without loading its weights."""
     from modality_adapters import create_adapter
-    from taichu.checkpoint import count_values
-    from taichu.pretrained import read_config, read_json
+    from taichu.model_folder import read_config, read_json
+    from taichu.tensor_file import count_values
     from taichu.vocabulary import Vocabulary
 
     config = read_config(folder)

@@ -13,8 +13,8 @@ import pytest
 
 from recipes import codecs
 from recipes.codecs import Config
-from taichu.checkpoint import load_tensors
 from taichu.pretrained import Taichu
+from taichu.tensor_file import load_tensors
 from taichu.trainer import TrainConfig
 
 ROOT = Path(__file__).parents[2]

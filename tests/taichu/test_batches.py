@@ -10,8 +10,8 @@ from taichu.batches import Batches, MixtureConfig, parse_group
 from taichu.config import load_size
 from taichu.digits.captions import parse
 from taichu.errors import ConfigError
+from taichu.model_folder import create_adapters
 from taichu.prepared import prepare
-from taichu.pretrained import create_adapters
 from taichu.vocabulary import Vocabulary, train_tokenizer
 
 ALL = ("text", "image", "audio", "video", "shape3d")

@@ -15,10 +15,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from taichu import checkpoint
-from taichu.checkpoint import load_tensors
+from taichu import tensor_file
 from taichu.errors import CheckpointError, DiskFullError, TaichuError
 from taichu.interruption import Interruption, Terminated
+from taichu.tensor_file import load_tensors
 from taichu.trainer import TrainConfig, Trainer
 from taichu.training_log import read_log
 
@@ -344,7 +344,7 @@ def test_a_last_checkpoint_that_finds_the_disk_full_is_an_error(cpu, small_disk)
 
 
 def test_no_quota_is_as_a_full_disk_and_other_failures_are_not(cpu, tmp_path, monkeypatch, capsys):
-    save_file, failures = checkpoint.save_file, {2: errno.EDQUOT, 3: errno.EIO}
+    save_file, failures = tensor_file.save_file, {2: errno.EDQUOT, 3: errno.EIO}
     saved = []
 
     def fail(*words, **settings):
@@ -354,7 +354,7 @@ def test_no_quota_is_as_a_full_disk_and_other_failures_are_not(cpu, tmp_path, mo
             raise OSError(number, os.strerror(number))
         save_file(*words, **settings)
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(tensor_file, "save_file", fail)
     with pytest.raises(OSError, match="Input/output error"):
         trainer(tmp_path).run()
     assert checkpoints(tmp_path) == [4] and len(saved) == 3

@@ -15,9 +15,9 @@ from ascend.operators.form import LIBRARY
 from ascend.profile import profile_kernels
 from taichu.config import load_size
 from taichu.model import Backbone
+from taichu.model_folder import create_adapters
 from taichu.objectives import Objective
 from taichu.packing import BatchShape, empty_batch
-from taichu.pretrained import create_adapters
 from taichu.training_step import TrainingStep
 from taichu.vocabulary import Vocabulary
 

@@ -1,0 +1,91 @@
+"""The files of a model folder that hold no tensors: settings, adapters' settings, tokenizer."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import taichu
+from modality_adapters import create_adapter
+from taichu.config import ModelConfig, build
+from taichu.errors import CheckpointError, ConfigError
+
+TOKENIZER = "tokenizer.model"
+
+
+def write_settings(folder: Path, config: ModelConfig, adapters: dict, tokenizer: bytes):
+    """Write config.json, preprocessor_config.json and tokenizer.model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TOKENIZER).write_bytes(tokenizer)
+    content = dataclasses.asdict(config)
+    del content["modalities"]
+    versions = {"model_type": "taichu", "taichu_version": taichu.__version__}
+    write_json(folder / "config.json", {**versions, **content})
+    modalities = {name: adapter.settings() for name, adapter in adapters.items()}
+    write_json(folder / "preprocessor_config.json", {"modalities": modalities})
+
+
+def read_tokenizer(folder: Path) -> bytes:
+    """The SentencePiece model.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    return path.read_bytes()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The settings of a model folder.
+
+    Raises:
+        CheckpointError: a file is missing or malformed.
+    """
+    path = folder / "config.json"
+    content = {**read_json(path), **read_json(folder / "preprocessor_config.json")}
+    if content.pop("model_type", None) != "taichu":
+        raise CheckpointError(f"{path}: model_type is not 'taichu'")
+    content.pop("taichu_version", None)
+    try:
+        config = build(ModelConfig, content, str(path))
+        create_adapters(config)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    return config
+
+
+def create_adapters(config: ModelConfig) -> dict:
+    """The adapters of a model, in its order.
+
+    Raises:
+        ConfigError: a wrong name or setting.
+    """
+    try:
+        return {name: create_adapter(name, s) for name, s in config.modalities.items()}
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"modalities: {error}") from None
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: missing or malformed.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return content
+
+
+def write_json(path: Path, content: dict):
+    """Write a JSON object, readable, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
