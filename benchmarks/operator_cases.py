@@ -191,5 +191,6 @@ CASES = {
         constants=(NUMBERS,),
     ),
     "sum_rows": Case(SumRows, sum_rows, (draw(N, D),), constants=(NUMBERS,)),
+    "running_sum": Case(operators.running_sum, lambda x: np.cumsum(x, 0), (draw(N, D),)),
     "narrow": Case(Narrow, lambda x: x[:, 5:14], (draw(N, D),)),
 }

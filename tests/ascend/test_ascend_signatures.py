@@ -28,10 +28,12 @@ pytestmark = pytest.mark.usefixtures("cpu")
 KERNELS = {  # by form: aclnn's, forward and backward
     "AscendAddRmsNorm": "RmsNorm RmsNormGrad AddRmsNorm",  # the last one by MindSpore's fusion
     "AscendAssign": "InplaceCopy",
+    "AscendLargest": "Topk",
     "AscendLookUp": "IndexSelect IndexAdd",
     "AscendNarrow": "SplitWithSize",
     "AscendNormedRotary": "RmsNorm RmsNormGrad RotaryPositionEmbedding",
     "AscendRotary": "RotaryPositionEmbedding",
+    "AscendRunningSum": "Cumsum",
     "AscendSumRows": "IndexAdd IndexSelect",
     "AscendSwiglu": "SwiGlu SwiGluGrad",
     "AscendUpdate": "ApplyAdamWV2",

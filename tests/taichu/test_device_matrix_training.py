@@ -25,18 +25,12 @@ TWO = {
     "optimizer": "data",
     "parameters": "data",
     "tensor": "tensor",
-    "sequence": "tensor",
     "sharded sequence": "tensor",
     "recomputed tensor": "tensor",
     "pipeline": "pipeline",
     "untied pipeline": "untied pipeline",
-    "recomputed pipeline": "pipeline",
     "expert": "expert",
-    "expert optimizer": "expert",
     "expert parameters": "expert",
-    "recomputed expert": "expert",
-    "expert tensor": "expert tensor",
-    "expert sequence": "expert tensor",
     "expert pipeline": "expert pipeline",
 }
 FOUR = {

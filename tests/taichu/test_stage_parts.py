@@ -25,9 +25,7 @@ def build(monkeypatch, seeded):
         matrix = lay_out_ranks(ParallelConfig(pipeline=of), Ranks(stage, of))
         monkeypatch.setitem(device_matrix._chosen, "matrix", matrix)
         ms.set_seed(3)
-        return Backbone(
-            ModelConfig(**SIZES, **MEDIA, embedding=6, pieces=0, tied=tied), 60, [(4, 6)]
-        )
+        return Backbone(ModelConfig(**SIZES, **MEDIA, tied=tied), 60, [(4, 6)])
 
     return build
 

@@ -1,9 +1,11 @@
 """Runs the command as a user does: what it printed, and its exit code."""
 
+import sys
 from collections import namedtuple
 
 import pytest
 
+from ascend.kernel_check import select_kernels
 from taichu.command_line import main
 
 Result = namedtuple("Result", "code out error")
@@ -23,3 +25,14 @@ def taichu(capsys, monkeypatch, tmp_path):
         return Result(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def select():
+    """select(graph, key=value ...): the kernels of one of pretrain's graphs on an Ascend."""
+
+    def select(graph: str, *overrides: str, **settings):
+        command = [sys.executable, "-m", "taichu.dry_compile", "Ascend", graph, "pretrain"]
+        return select_kernels([*command, *overrides], **settings)
+
+    return select

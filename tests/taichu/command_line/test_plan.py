@@ -16,7 +16,7 @@ TABLE = ROOT / "ascend" / "plan_3.8b.md"
 def test_text(capsys):
     assert main(["plan", "pretrain", "model=base", "--devices", "16"]) == 0
     text = capsys.readouterr().out
-    assert "parameters 326,967,301" in text
+    assert "parameters 326,986,757" in text
     for line in ("layouts of 16 910B2", "moments", "peak", "AllReduce among 16 replica ranks"):
         assert line in text
     keys = yaml.safe_load(text[text.index("\nparallel:") :])
@@ -31,7 +31,7 @@ def test_the_keys_are_a_recipes(capsys):
     changes = [f"{part}.{key}={v}" for part, inner in keys.items() for key, v in inner.items()]
     assert main(["train", "pretrain", *changes, "--dry-run"]) == 0
     settings = yaml.safe_load(capsys.readouterr().out)
-    assert settings["parallel"] == keys["parallel"]
+    assert settings["parallel"] == {"pipeline": 1, "expert": 1, **keys["parallel"]}
 
 
 def test_json(capsys):
