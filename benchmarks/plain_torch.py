@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from taichu.id_table import spell_codes
+from taichu.spelling import spell_codes
 
 
 class Attention(nn.Module):

@@ -50,7 +50,7 @@ def theirs(size: str, way: str, weights: dict[str, np.ndarray] | None = None) ->
     import torch
     from plain_torch import Network, TorchStep
 
-    from taichu.block import rotary_frequencies
+    from taichu.rotary_frequencies import rotary_frequencies
 
     torch.set_num_threads(THREADS)
     config, vocabulary, grids = network_of(size)

@@ -182,20 +182,3 @@ class Block(nn.Cell):
         """The block's second half; without segments, where no place is padding."""
         x_ND, y_ND = self.feed_forward_norm(x_ND, branch_ND)
         return x_ND, self.feed_forward(y_ND, segment_BL)
-
-
-def rotary_frequencies(config: ModelConfig) -> np.ndarray:
-    """(3, K / 2): angle of each pair of features a step along t, y, x; a pair follows one axis.
-
-    The pairs are dealt to the axes in turn, so that each axis has high and low frequencies; equal
-    coordinates give plain one-dimensional RoPE whatever the deal.
-    """
-    pairs = config.head_size // 2
-    share = np.array(config.rope_axes) / sum(config.rope_axes)
-    frequencies = np.zeros((3, pairs), np.float32)
-    dealt = np.zeros(3)
-    for i in range(pairs):
-        axis = int(np.argmax(share * (i + 1) - dealt))
-        dealt[axis] += 1
-        frequencies[axis, i] = config.rope_base ** (-i / pairs)
-    return frequencies

@@ -13,11 +13,10 @@ import numpy as np
 from mindspore import nn, ops
 
 from modality_adapters.grid import GridGeometry
-from taichu.block import AddRmsNorm, Block, Linear, rotary_frequencies
-from taichu.config import CodecConfig, ModelConfig
+from taichu.block import AddRmsNorm, Block, Linear
+from taichu.config import CodecConfig
 from taichu.patch_embedder import PatchEmbedder, PatchScale
-
-HEAD_SIZE = 32
+from taichu.rotary_frequencies import rotary_frequencies
 
 
 class Codec(nn.Cell):
@@ -32,16 +31,7 @@ class Codec(nn.Cell):
     def __init__(self, config: CodecConfig, geometry: GridGeometry, samples: int = 16):
         super().__init__()
         W, P, T = config.width, geometry.patch_size, geometry.tokens
-        blocks = ModelConfig(
-            width=W,
-            depth=2 * config.depth,
-            heads=W // HEAD_SIZE,
-            key_value_heads=W // HEAD_SIZE,
-            head_size=HEAD_SIZE,
-            hidden=2 * W,
-            embedding=0,
-            pieces=0,
-        )
+        blocks = config.blocks
         self.quantizer = FiniteScalarQuantizer(config.levels)
         self.scale = PatchScale(P, T)
         self.patch_in = PatchEmbedder(P, T, W)

@@ -11,6 +11,7 @@ import yaml
 from taichu.errors import ConfigError
 
 SIZES = Path(__file__).parent / "sizes"
+CODEC_HEAD_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,20 @@ class CodecConfig:
         for level in self.levels:
             count *= level
         return count
+
+    @property
+    def blocks(self) -> "ModelConfig":
+        """Sizes of the blocks of encoder and decoder."""
+        return ModelConfig(
+            width=self.width,
+            depth=2 * self.depth,
+            heads=self.width // CODEC_HEAD_SIZE,
+            key_value_heads=self.width // CODEC_HEAD_SIZE,
+            head_size=CODEC_HEAD_SIZE,
+            hidden=2 * self.width,
+            embedding=0,
+            pieces=0,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

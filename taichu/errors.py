@@ -23,3 +23,7 @@ class DiskFullError(TaichuError):
 
 class GenerationError(TaichuError):
     """What was asked of a model cannot be made by it."""
+
+
+class ExportError(TaichuError):
+    """A model cannot be exported, or an exported folder cannot be used."""

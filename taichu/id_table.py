@@ -4,14 +4,13 @@ Names of dimensions: V vocabulary, W rows of the table, C codes, R digits of all
 width.
 """
 
-import math
-
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 from ascend import operators
 from taichu.matrices import draw_matrix, whole
+from taichu.spelling import OWN_SHARE, digit_shares
 
 
 class IdTable(nn.Cell):
@@ -34,12 +33,9 @@ class IdTable(nn.Cell):
         self.whole, self.spelled = whole(self.own), bool(levels)
         if not self.spelled:
             return
-        spelling_CR = spell_codes(levels)
-        codes, digits = spelling_CR.shape
-        self.digits = draw_matrix((digits, width), width**-0.5)
-        # half of a code's size is its own, half its digits'
-        share_C1 = (2 * spelling_CR.sum(1, keepdims=True)) ** -0.5
-        self.spell = _Spell(spelling_CR * share_C1, rows, vocabulary_size)
+        shares_CR = digit_shares(levels)
+        self.digits = draw_matrix((shares_CR.shape[1], width), width**-0.5)
+        self.spell = _Spell(shares_CR, rows, vocabulary_size)
 
     def construct(self):
         own_WD = self.whole(self.own)
@@ -52,29 +48,29 @@ class _Spell(nn.Cell):
     Its gradient is put together as the table is; a slice's own would fill all of W with zeros.
     """
 
-    def __init__(self, spelling_CR: np.ndarray, rows: int, vocabulary_size: int):
+    def __init__(self, shares_CR: np.ndarray, rows: int, vocabulary_size: int):
         super().__init__()
-        self.spelling_CR = ms.Tensor(spelling_CR, ms.float32)
-        codes = len(spelling_CR)
+        self.shares_CR = ms.Tensor(shares_CR, ms.float32)
+        codes = len(shares_CR)
         texts = vocabulary_size - codes
         # text and codes, each from where and how many, and what fills the table up
         self.parts = ((0, texts), (texts, codes), (vocabulary_size, rows - vocabulary_size))
         if rows == vocabulary_size:
             self.parts = self.parts[:2]
-        self.share = 0.5**0.5
+        self.share = OWN_SHARE
         self.transposed = ops.MatMul(transpose_a=True)
         self.narrow = operators.narrow()
 
     def construct(self, own_WD, digits_RD):
         own = self.cut(own_WD)
-        spelled_CD = ops.matmul(self.spelling_CR, digits_RD)
+        spelled_CD = ops.matmul(self.shares_CR, digits_RD)
         return ops.concat((own[0], own[1] * self.share + spelled_CD, *own[2:]), 0)
 
     def bprop(self, own_WD, digits_RD, out, dout_WD):
         dout = self.cut(dout_WD)
         return (
             ops.concat((dout[0], dout[1] * self.share, *dout[2:]), 0),
-            self.transposed(self.spelling_CR, dout[1]),
+            self.transposed(self.shares_CR, dout[1]),
         )
 
     def cut(self, table_WD):
@@ -82,23 +78,3 @@ class _Spell(nn.Cell):
         for start, count in self.parts:
             parts += (self.narrow(table_WD, 0, start, count),)
         return parts
-
-
-def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:
-    """(C, R) of 0 and 1: which of the R digits of all modalities spell each of the C codes.
-
-    A digit is one place of one modality's codes at one of its levels; the first place of a code
-    changes fastest, as in `taichu.codec.FiniteScalarQuantizer`.
-    """
-    codes = sum(math.prod(of) for of in levels)
-    spelling_CR = np.zeros((codes, sum(map(sum, levels))), np.float32)
-    first_code = first_digit = 0
-    for of in levels:
-        codes_n = np.arange(math.prod(of))
-        rows_n, rest_n = first_code + codes_n, codes_n
-        for level in of:
-            spelling_CR[rows_n, first_digit + rest_n % level] = 1
-            rest_n = rest_n // level
-            first_digit += level
-        first_code += len(codes_n)
-    return spelling_CR

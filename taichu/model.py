@@ -12,10 +12,11 @@ from mindspore import nn, ops
 from ascend import operators
 from ascend.device_matrix import DeviceMatrixError, device_matrix
 from ascend.sharding import Part
-from taichu.block import AddRmsNorm, Block, Linear, rotary_frequencies
+from taichu.block import AddRmsNorm, Block, Linear
 from taichu.config import ModelConfig
 from taichu.id_table import IdTable
 from taichu.patch_embedder import PatchEmbedder, PatchScale
+from taichu.rotary_frequencies import rotary_frequencies
 from taichu.stage_parts import keep
 
 

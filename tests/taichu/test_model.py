@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from modality_adapters import create_adapter
-from taichu.block import rotary_frequencies
 from taichu.codec import FiniteScalarQuantizer
 from taichu.config import ModelConfig, load_size
 from taichu.id_table import IdTable
@@ -16,6 +15,7 @@ from taichu.layout import JOINT, Segment
 from taichu.model import Backbone, count_parameters
 from taichu.packing import BatchShape, Layout, pack
 from taichu.patch_embedder import PatchScale
+from taichu.rotary_frequencies import rotary_frequencies
 from taichu.vocabulary import JointIds
 
 SMALL = ModelConfig(

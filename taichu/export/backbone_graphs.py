@@ -1,0 +1,162 @@
+"""The backbone's three graphs: embeddings of packed rows, conditions read, one token more a row.
+
+Names of dimensions: B rows, L tokens, N = B * L, D width, K head size, V vocabulary, P patch size,
+T tokens of a grid, C width of an embedding.
+"""
+
+import numpy as np
+
+from taichu.config import ModelConfig
+from taichu.export.graph import Graph, Weights
+from taichu.export.network import Attention, Blocks, CachedAttention
+from taichu.rotary_frequencies import rotary_frequencies
+from taichu.spelling import spelled_table
+
+HIDDEN = -1e9  # added to the score of a token that is not seen
+
+
+class BackboneGraphs:
+    """Makes the graphs of a model.
+
+    Args:
+        config: sizes.
+        tensors: of model.safetensors, by name.
+        grids: (tokens, patch size) of each grid modality, in the config's order.
+        vocabulary_size: V.
+        weights: where large constants are kept.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: dict[str, np.ndarray],
+        grids: dict[str, tuple[int, int]],
+        vocabulary_size: int,
+        weights: Weights,
+    ):
+        self.config, self.tensors, self.grids = config, tensors, grids
+        self.weights, self.size = weights, vocabulary_size
+        levels = [config.codecs[name].levels for name in config.modalities]
+        self.table = spelled_table(tensors, "table", levels, vocabulary_size)
+        self.head = self.table
+        if not config.tied:
+            self.head = spelled_table(tensors, "head", levels, vocabulary_size)
+
+    def embed(self) -> Graph:
+        """Packed rows -> embeddings (count, C) of unit length."""
+        graph = Graph("embed", self.weights)
+        hidden, _, _ = self._read_rows(graph)
+        pool = graph.shape(graph.input("pool", ["B", "L"], np.int32), -1, 1)
+        count = graph.input("count", [1], np.int64)
+        op, constant = graph.op, graph.constant
+        slots = op("Add", count, constant([1], np.int64))
+        pool = op("Cast", pool, to=7)  # int64
+        zeros = op(
+            "ConstantOfShape", op("Concat", slots, constant([self.config.width], np.int64), axis=0)
+        )
+        sums = op("ScatterND", zeros, pool, self._finish(graph, hidden), reduction="add")
+        none = op("ConstantOfShape", op("Concat", slots, constant([1], np.int64), axis=0))
+        ones = op("Expand", constant([[1.0]]), op("Shape", pool))
+        counts = op("ScatterND", none, pool, ones, reduction="add")
+        mean = op("Div", sums, op("Max", counts, constant(1.0)))
+        # number 0 is what is not pooled
+        mean = op("Slice", mean, constant([1], np.int64), slots, constant([0], np.int64))
+        weight = graph.weight("projection.weight^T", self.tensors["projection.weight"].T)
+        out = op("MatMul", mean, weight)
+        squares = op("ReduceSum", op("Mul", out, out), constant([1], np.int64), keepdims=1)
+        size = op("Sqrt", op("Add", squares, constant(1e-12)))
+        graph.output(op("Div", out, size), "embeddings", ["count", self.config.embedding])
+        return graph
+
+    def read(self) -> Graph:
+        """Rows of one segment each -> keys and values of each block (B, G, L, K)."""
+        graph = Graph("read", self.weights)
+        _, attention, _ = self._read_rows(graph)
+        config = self.config
+        shape = ["B", config.key_value_heads, "L", config.head_size]
+        for n in range(config.depth):
+            for part, made in zip(("keys", "values"), attention.kept[2 * n :]):
+                graph.output(made, f"{part}.{n}", shape)
+        return graph
+
+    def step(self) -> Graph:
+        """The newest token of each row -> logits (rows, V) of the next one."""
+        graph, config = Graph("step", self.weights), self.config
+        ids = graph.input("ids", ["rows"], np.int32)
+        coords = graph.input("coords", ["rows", 3], np.int32)
+        lengths = graph.input("lengths", ["rows"], np.int32)
+        longest = graph.input("longest", [1], np.int32)
+        x = graph.op("Gather", self._table(graph), ids)
+        attend = CachedAttention(graph, config, lengths, longest)
+        blocks = Blocks(graph, self.tensors, config, *self._angles(graph, coords))
+        x = blocks.rms_norm(blocks.run(x, "blocks", config.depth, attend), "norm")
+        logits = graph.op("MatMul", x, graph.weight("head^T", self.head[: self.size].T))
+        graph.output(logits, "logits", ["rows", self.size])
+        return graph
+
+    def _read_rows(self, graph: Graph):
+        """(what the last block returns (N, D), the attention, (2,) B and L)."""
+        op, constant, config = graph.op, graph.constant, self.config
+        names = ("ids", "source", "segment", "span")
+        ids, source, segment, span = (graph.input(n, ["B", "L"], np.int32) for n in names)
+        coords = graph.input("coords", ["B", "L", 3], np.int32)
+        rows = [op("Expand", constant([[0.0]]), constant([1, config.width], np.int64))]
+        for index, (name, (T, P)) in enumerate(self.grids.items()):
+            patches = graph.input(f"patches.{name}", [f"{name}_patches", P])
+            rows.append(embed_patches(graph, self.tensors, patches, index, T))
+        source = graph.shape(source, -1)
+        of_ids = op("Gather", self._table(graph), graph.shape(ids, -1))
+        of_patches = op("Gather", op("Concat", *rows, axis=0), source)
+        is_id = op("Equal", graph.shape(source, -1, 1), constant(0, np.int32))
+        x = op("Where", is_id, of_ids, of_patches)
+        shape = op("Shape", ids)
+        attention = Attention(graph, config, seen_bias(graph, segment, span), shape)
+        blocks = Blocks(graph, self.tensors, config, *self._angles(graph, coords))
+        return blocks.run(x, "blocks", config.depth, attention), attention, shape
+
+    def _finish(self, graph: Graph, hidden: str) -> str:
+        return Blocks(graph, self.tensors, self.config, "", "").rms_norm(hidden, "norm")
+
+    def _table(self, graph: Graph) -> str:
+        return graph.weight("table", self.table * self.config.width**0.5)
+
+    def _angles(self, graph: Graph, coords: str) -> tuple[str, str]:
+        coords = graph.op("Cast", graph.shape(coords, -1, 3), to=1)  # float32
+        angle = graph.op("MatMul", coords, graph.constant(rotary_frequencies(self.config)))
+        angle = graph.shape(angle, -1, 1, self.config.head_size // 2)
+        return graph.op("Cos", angle), graph.op("Sin", angle)
+
+
+def embed_patches(graph: Graph, tensors: dict, patches: str, index: int, tokens: int) -> str:
+    """Patches (n, P), grid after grid -> (n, D); their scale goes into the map, in float64."""
+    name, scale = f"patch_embedders.{index}", f"patch_scales.{index}"
+    wide = {
+        key: tensors[key].astype(np.float64) for key in tensors if key.startswith((name, scale))
+    }
+    weight = wide[f"{name}.linear.weight"] / wide[f"{scale}.deviation"]
+    offset = wide[f"{name}.place"] + wide[f"{name}.linear.bias"] - wide[f"{scale}.mean"] @ weight.T
+    made = graph.op("MatMul", patches, graph.weight(f"{name}.weight^T", weight.T))
+    D = weight.shape[0]
+    made = graph.op("Add", graph.shape(made, -1, tokens, D), graph.weight(f"{name}.offset", offset))
+    return graph.shape(made, -1, D)
+
+
+def seen_bias(graph: Graph, segment: str, span: str) -> str:
+    """(B, 1, L, L): 0 where a token (third axis) sees another (last): an earlier one of its own
+    segment, or any of its own span."""
+    op, constant = graph.op, graph.constant
+    length = op("Slice", op("Shape", segment), constant([1], np.int64), constant([2], np.int64))
+    zero, one = constant(0, np.int64), constant(1, np.int64)
+    place = op("Range", zero, op("Squeeze", length), one)
+    earlier = op("LessOrEqual", graph.shape(place, 1, 1, 1, -1), graph.shape(place, 1, 1, -1, 1))
+
+    def same(plane: str) -> str:
+        left = op("Unsqueeze", plane, constant([1, 3], np.int64))
+        return op("Equal", left, op("Unsqueeze", plane, constant([1, 2], np.int64)))
+
+    in_span = op(
+        "Greater", op("Unsqueeze", span, constant([1, 3], np.int64)), constant(0, np.int32)
+    )
+    together = op("Or", earlier, op("And", same(span), in_span))
+    seen = op("And", same(segment), together)
+    return op("Where", seen, constant(0.0), constant(HIDDEN))

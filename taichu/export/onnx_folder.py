@@ -1,0 +1,93 @@
+"""A model folder as ONNX graphs: computed from its files alone, without MindSpore.
+
+OUT/embed.onnx  read.onnx  step.onnx  encode.<modality>.onnx  decode.<modality>.onnx
+OUT/weights.safetensors   all graphs' weights, once
+OUT/export.json           what computes them, and alignment's scale
+OUT/config.json, preprocessor_config.json, tokenizer.model   as in the model's folder
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from taichu.config import ModelConfig
+from taichu.errors import ExportError
+from taichu.export.backbone_graphs import BackboneGraphs
+from taichu.export.codec_graphs import CodecGraphs
+from taichu.export.graph import Graph, Weights
+from taichu.model_folder import (
+    create_adapters,
+    read_config,
+    read_tokenizer,
+    write_json,
+    write_settings,
+)
+from taichu.tensor_file import load_tensors, save_tensors
+from taichu.vocabulary import Vocabulary
+
+WEIGHTS = "weights.safetensors"
+
+
+def export_onnx(folder: Path | str, out: Path | str) -> Path:
+    """Write the graphs of a model folder.
+
+    Args:
+        folder: that `Taichu.save_pretrained` wrote.
+        out: a new folder, or one that an earlier export wrote.
+
+    Raises:
+        CheckpointError: a file of the folder is missing or damaged.
+        ExportError: the model has parts that have no graph.
+    """
+    folder, out = Path(folder), Path(out)
+    config, tokenizer = read_config(folder), read_tokenizer(folder)
+    if config.experts:
+        raise ExportError(f"{folder}: models with experts cannot be exported")
+    adapters = create_adapters(config)
+    codes = {name: codec.codes for name, codec in config.codecs.items()}
+    vocabulary = Vocabulary(tokenizer, codes)
+    tensors, weights = load_tensors(folder / "model.safetensors")[0], Weights()
+    grids = {name: (a.geometry.tokens, a.geometry.patch_size) for name, a in adapters.items()}
+    backbone = BackboneGraphs(config, tensors, grids, vocabulary.size, weights)
+    graphs = [backbone.embed(), backbone.read(), backbone.step()]
+    graphs += codec_graphs(folder, config, adapters, weights)
+    write_graphs(graphs, weights, out)
+    write_settings(out, config, adapters, tokenizer)
+    scale = float(np.exp(tensors["log_scale"][0]))
+    write_json(out / "export.json", {"format": "onnx", "score_scale": scale})
+    return out
+
+
+def codec_graphs(
+    folder: Path, config: ModelConfig, adapters: dict, weights: Weights
+) -> list[Graph]:
+    """Encoder and decoder of each modality."""
+    graphs = []
+    for name, adapter in adapters.items():
+        tensors = load_tensors(folder / "codecs" / f"{name}.safetensors")[0]
+        codec = CodecGraphs(name, config.codecs[name], adapter.geometry, tensors, weights)
+        graphs += [codec.encode(), codec.decode()]
+    return graphs
+
+
+def write_graphs(graphs: list[Graph], weights: Weights, out: Path):
+    """Write the weights, then the graphs that point into their file."""
+    save_tensors(out / WEIGHTS, weights.arrays)
+    places = read_places(out / WEIGHTS)
+    for graph in graphs:
+        graph.save(out / f"{graph.name}.onnx", WEIGHTS, places)
+
+
+def read_places(path: Path) -> dict[str, tuple[int, int]]:
+    """(offset, bytes) of each tensor in a safetensors file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, end = entry["data_offsets"]
+            places[name] = 8 + length + first, end - first
+    return places

@@ -1,0 +1,92 @@
+"""An exported folder as a model: files in, vectors and files out."""
+
+from pathlib import Path
+
+import numpy as np
+
+from taichu.errors import ExportError
+from taichu.model_folder import read_config, read_json, read_tokenizer
+from taichu.packing import PackedBatch
+from taichu.runtime.cache import Cache
+from taichu.runtime.providers import choose_provider
+from taichu.runtime.sessions import Sessions
+from taichu.unified_model import UnifiedModel
+
+GRIDS = 64  # that a codec's graph takes at a time
+
+
+class Runtime(UnifiedModel):
+    """A model on ONNX Runtime; `embed` and `generate` as `taichu.Taichu` has them.
+
+    Args:
+        folder: that ``taichu export`` wrote.
+        device: "auto" (CUDA where it works, else the CPU), "cpu" or "cuda".
+        threads: of a graph; 0: as many as there are cores.
+
+    Attributes:
+        provider: what computes, and why.
+
+    Raises:
+        ExportError: the folder is no ONNX export, or the device cannot be used.
+        CheckpointError: a file is missing or malformed.
+    """
+
+    def __init__(self, folder: Path | str, device: str = "auto", threads: int = 0):
+        folder = Path(folder)
+        settings = read_json(folder / "export.json")
+        if settings.get("format") != "onnx":
+            raise ExportError(f"{folder / 'export.json'}: format must be 'onnx'")
+        super().__init__(read_config(folder), read_tokenizer(folder))
+        self._score_scale = float(settings["score_scale"])
+        self.provider = choose_provider(device)
+        self.sessions = Sessions(folder, self.provider, threads)
+
+    @property
+    def score_scale(self) -> float:
+        return self._score_scale
+
+    def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
+        counts = {"pool": batch.pool, "count": np.array([count], np.int64)}
+        return self.sessions("embed", **self._rows(batch), **counts)[0]
+
+    def start_reading(self, batch: PackedBatch, rows: int, tokens: int):
+        cache = self.read_conditions(batch, rows, tokens)
+
+        def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
+            return cache.step(ids, coords)
+
+        return next_logits
+
+    def read_conditions(self, batch: PackedBatch, rows: int, tokens: int) -> Cache:
+        """A cache of rows that begin with a batch's conditions, as many rows for each side by side,
+        with room for so many tokens more."""
+        read = self.sessions("read", **self._rows(batch))
+        lengths = (batch.segment > 0).sum(1)
+        cache = Cache(self.sessions, self.config, rows, int(lengths.max()) + tokens)
+        for row in range(rows):
+            condition = row // (rows // len(lengths))
+            cache.fill(row, int(lengths[condition]), read, condition)
+        return cache
+
+    def encode_grids(self, modality: str, grids: np.ndarray) -> np.ndarray:
+        geometry = self.adapters[modality].geometry
+        name = f"encode.{modality}"
+        parts = [
+            self.sessions(name, patches=geometry.patchify(grids[i : i + GRIDS]))[0]
+            for i in range(0, len(grids), GRIDS)
+        ]
+        return np.concatenate(parts)
+
+    def decode_codes(self, modality: str, codes: np.ndarray) -> np.ndarray:
+        codes, name = codes.astype(np.int32), f"decode.{modality}"
+        parts = [
+            self.sessions(name, codes=codes[i : i + GRIDS])[0] for i in range(0, len(codes), GRIDS)
+        ]
+        geometry = self.adapters[modality].geometry
+        return np.clip(geometry.unpatchify(np.concatenate(parts)), -1, 1)
+
+    def _rows(self, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """What of a batch `embed` and `read` take; of patches those that are used, and one grid."""
+        inputs = {n: getattr(batch, n) for n in ("ids", "source", "coords", "segment", "span")}
+        patches = {f"patches.{name}": p for name, p in zip(self.adapters, batch.patches)}
+        return inputs | patches
