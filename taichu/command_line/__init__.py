@@ -18,9 +18,14 @@ COMMANDS = {
     "embed": "turn text and media files into unit vectors",
     "retrieve": "find what of a manifest is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
+    "export": "turn a model folder into graphs that run without MindSpore",
     "info": "show a model folder, or what is installed and which device is used",
     "doctor": "check this machine: what is missing for its device, and what mends it",
 }
+
+# packages that some commands need, and the extra that brings them
+EXTRAS = {"jinja2": "train", "matplotlib": "train", "mindspore": "train", "onnx": "train"}
+EXTRAS |= {"onnxruntime": "runtime", "mlxtend": "demo", "sklearn": "demo"}
 
 EPILOG = """\
 examples:
@@ -113,6 +118,8 @@ def describe(error: Exception) -> str:
     from taichu.errors import TaichuError
 
     line = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"{error.name} is not installed: pip install 'taichu[{EXTRAS[error.name]}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (TaichuError, MediaError, HardwareError, OSError)):

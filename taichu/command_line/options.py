@@ -2,13 +2,17 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from modality_adapters import ADAPTERS
 
 
 def add_device(parser: argparse.ArgumentParser):
     parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, Ascend, GPU or CPU (default auto)"
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto, Ascend, GPU or CPU; of an exported folder auto, cuda or cpu (default auto)",
     )
 
 
@@ -32,7 +36,13 @@ def inputs(options: argparse.Namespace) -> dict:
 
 
 def load_model(options: argparse.Namespace):
-    """Choose the device, say so on stderr, and load the model folder."""
+    """Choose the device, say so on stderr, and load the model folder, or one that was exported."""
+    if (Path(options.folder) / "export.json").is_file():
+        from taichu.runtime import Runtime
+
+        model = Runtime(options.folder, options.device)
+        print(model.provider.reason, file=sys.stderr)
+        return model
     from ascend.device import choose_device
     from ascend.precision import choose_precision
     from taichu.pretrained import Taichu

@@ -38,7 +38,7 @@ class Runtime(UnifiedModel):
             raise ExportError(f"{folder / 'export.json'}: format must be 'onnx'")
         super().__init__(read_config(folder), read_tokenizer(folder))
         self._score_scale = float(settings["score_scale"])
-        self.provider = choose_provider(device)
+        self.provider = choose_provider(device, folder / "step.onnx")
         self.sessions = Sessions(folder, self.provider, threads)
 
     @property
