@@ -35,8 +35,7 @@ TWO = {
 }
 FOUR = {
     "stages": "stages",
-    "recomputed stages": "stages",
-    "tensor pipeline": "pipeline",
+    "recomputed tensor pipeline": "pipeline",
     "sequence pipeline": "pipeline",
     "tensor of experts": "expert",
     "sequence of experts": "expert",

@@ -1,5 +1,5 @@
-"""The graphs of every rank have kernels on an Ascend, and just the collectives that its place on
-the device matrix needs; skipped where stand-ins cannot be built."""
+"""The step of every rank has kernels on an Ascend, and just the collectives that its place on the
+device matrix needs; other chips and ways of training. Skipped where stand-ins cannot be built."""
 
 from pathlib import Path
 
@@ -33,6 +33,19 @@ def collectives(selection) -> dict[str, int]:
     return {o: n for (o, kernel), n in selection.kernels.items() if kernel == "hccl"}
 
 
+@pytest.mark.parametrize("chip", ["Ascend910A", "Ascend310P3"])
+def test_older_chips_compute_in_float16_without_the_flash_kernel(select, size, chip):
+    selection = select("step", size, chip=chip)
+    assert find_faults(selection) == []
+    kernels = {operator for operator, _ in selection.kernels}
+    assert "BatchMatMul" in kernels and "FlashAttentionScore" not in kernels
+
+
+@pytest.mark.parametrize("change", ["train.recompute=true", "train.accumulate=2"])
+def test_other_ways_of_training(select, size, change):
+    assert find_faults(select("step", size, change)) == []
+
+
 @pytest.mark.parametrize("rank", range(8))
 def test_data_ranks_reduce_each_gradient_once(select, size, rank):
     """And gather both sides' embeddings, their groups and captions; and the number of pairs."""
@@ -56,7 +69,7 @@ def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(select, size, ran
     assert found["ReduceScatter"] == ALIGNMENT["ReduceScatter"] + 1
 
 
-@pytest.mark.parametrize("rank", range(8))
+@pytest.mark.parametrize("rank", [0, 3, 5, 6])
 def test_stages_send_to_their_neighbours(select, rank):
     """Of four stages with two data ranks each, a block of nano a stage."""
     keys = "parallel.pipeline=4", "train.accumulate=2"
