@@ -1,14 +1,15 @@
-"""Generation: continue segments token by token inside the range of the modality that is made."""
+"""Generation: rows are continued token by token, each inside the range of the modality it makes."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from taichu.answer import Answer, choose_next
 from taichu.errors import GenerationError
-from taichu.layout import Segment, Span, lay_out
+from taichu.layout import Segment, lay_out
 from taichu.packing import pack_rows
-from taichu.sampling import Sampling, choose, log_likelihood
+from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 ROWS = 256  # rows continued at a time
@@ -18,7 +19,7 @@ LENGTHS = 16  # conditions are padded to a multiple of this, so that few graphs 
 @dataclass
 class Generated:
     """What was made: ``text`` or ``grid``, its ids in the joint vocabulary, and the log-likelihood
-    of these ids, as they were guided but at temperature 1."""
+    of all that was made with it, as it was guided but at temperature 1."""
 
     modality: str
     ids: list[int]
@@ -40,23 +41,24 @@ class Generated:
         return self.adapter.write(self.grid, path)
 
 
-def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list[Generated]:
+def generate(
+    model, into: str | tuple[str, ...], contents: list[dict], sampling: Sampling
+) -> list[Generated] | list[list[Generated]]:
     """Make one result a condition.
 
     Args:
         model: a `taichu.unified_model.UnifiedModel`.
-        into: "text" or a grid modality.
+        into: "text" or a grid modality; or several, made one behind the other in this order.
         contents: modality -> grid or string; an empty dict means from nothing.
         sampling: how tokens are chosen.
+
+    Returns:
+        what was made of each condition; where ``into`` names several, a list of them.
 
     Raises:
         GenerationError: ``into`` is not a modality of the model, or all candidates would be equal.
     """
-    if into != TEXT and into not in model.adapters:
-        known = ", ".join((TEXT, *model.adapters))
-        raise GenerationError(f"this model cannot make {into!r}; it makes {known}")
-    if sampling.candidates > 1 and sampling.temperature <= 0:
-        raise GenerationError("candidates need a temperature above 0; without it they are equal")
+    wanted = check_wanted(model, into, sampling)
     made = []
     # a power of two, so that few graphs are compiled
     room, needed = max(1, ROWS // sampling.candidates), 2 ** (len(contents) - 1).bit_length()
@@ -64,12 +66,53 @@ def generate(model, into: str, contents: list[dict], sampling: Sampling) -> list
     for start in range(0, len(contents), together):
         part = contents[start : start + together]
         missing = together - len(part)
-        candidates = _make(model, into, part + part[-1:] * missing, sampling, start)[: len(part)]
-        made += _best(model, into, part, candidates)
-    return made
+        answers = _continue(model, wanted, part + part[-1:] * missing, sampling, start)
+        rows = turn_into_content(model, answers)
+        c = sampling.candidates
+        candidates = [rows[i : i + c] for i in range(0, len(rows), c)][: len(part)]
+        made += _best(model, part, candidates)
+    return [row[0] for row in made] if isinstance(into, str) else made
 
 
-def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
+def check_wanted(model, into: str | tuple[str, ...], sampling: Sampling) -> tuple[str, ...]:
+    """The modalities that are to be made.
+
+    Raises:
+        GenerationError: see `generate`.
+    """
+    wanted = (into,) if isinstance(into, str) else tuple(into)
+    for name in wanted:
+        if name != TEXT and name not in model.adapters:
+            known = ", ".join((TEXT, *model.adapters))
+            raise GenerationError(f"this model cannot make {name!r}; it makes {known}")
+    if not wanted:
+        raise GenerationError("no modality to be made is named")
+    if sampling.candidates > 1 and sampling.temperature <= 0:
+        raise GenerationError("candidates need a temperature above 0; without it they are equal")
+    return wanted
+
+
+def turn_into_content(model, answers: list[Answer]) -> list[list[Generated]]:
+    """What each row has made, its codes decoded; those of one modality together."""
+    rows = [
+        [Generated(modality, ids, answer.log_likelihood) for modality, ids in answer.spans]
+        for answer in answers
+    ]
+    by_modality: dict[str, list[Generated]] = {}
+    for answer, row in zip(answers, rows):
+        for one in row:
+            if one.modality == TEXT:
+                one.text = answer.cut(model.vocabulary.decode(one.ids))
+            else:
+                by_modality.setdefault(one.modality, []).append(one)
+    for modality, ones in by_modality.items():
+        codes = np.array([one.ids for one in ones]) - model.vocabulary.codes(modality).start
+        for one, grid in zip(ones, model.decode_codes(modality, codes)):
+            one.grid, one.adapter = grid, model.adapters[modality]
+    return rows
+
+
+def _best(model, contents: list[dict], made: list[list[list[Generated]]]):
     """Of each condition's candidates the nearest to it, by alignment's softmax (cosine times its
     scale); of texts the likeliest, by that and decoding's together. Of media it would be the
     plainest: most of their codes' likelihood is about strokes that no caption speaks of. Without a
@@ -79,77 +122,59 @@ def _best(model, into: str, contents: list[dict], made: list[list[Generated]]):
     if not conditioned:
         return chosen
     wanted_EC = model.embed_many([contents[i] for i in conditioned])
-    flat = [{into: c.content} for i in conditioned for c in made[i]]
+    flat = [{one.modality: one.content for one in row} for i in conditioned for row in made[i]]
     made_EcC = model.embed_many(flat).reshape(len(conditioned), -1, wanted_EC.shape[-1])
     score_Ec = model.score_scale * np.einsum("ec,erc->er", wanted_EC, made_EcC)
-    if into == TEXT:
-        score_Ec += [[c.log_likelihood for c in made[i]] for i in conditioned]
+    if all(one.modality == TEXT for one in chosen[0]):
+        score_Ec += [[row[0].log_likelihood for row in made[i]] for i in conditioned]
     for i, best in zip(conditioned, score_Ec.argmax(1)):
         chosen[i] = made[i][best]
     return chosen
 
 
-def _make(model, into: str, contents: list[dict], sampling: Sampling, first: int):
-    """The candidates of each of one batch of conditions."""
-    ids, likelihoods = _continue(model, into, contents, sampling, first)
-    made = [Generated(into, row, float(of)) for row, of in zip(ids, likelihoods)]
-    if into == TEXT:
-        for one in made:
-            one.text = model.vocabulary.decode(one.ids)
-    else:
-        codes = np.array(ids) - model.vocabulary.codes(into).start
-        for one, grid in zip(made, model.decode_codes(into, codes)):
-            one.grid, one.adapter = grid, model.adapters[into]
-    c = sampling.candidates
-    return [made[i : i + c] for i in range(0, len(made), c)]
-
-
-def _continue(model, into: str, contents: list[dict], sampling: Sampling, first: int):
-    """Ids of each row and their log-likelihoods, ``candidates`` rows a condition."""
-    vocabulary = model.vocabulary
-    if into == TEXT:
-        allowed, coordinates, n = vocabulary.ranges[0], None, sampling.pieces
-    else:
-        coordinates = model.adapters[into].geometry.coordinates()
-        allowed, n = vocabulary.codes(into), len(coordinates)
+def _continue(
+    model, into: tuple[str, ...], contents: list[dict], sampling: Sampling, first: int
+) -> list[Answer]:
+    """The answers of each condition, ``candidates`` rows a condition."""
     observed = [model.observe(content) for content in contents]
-    rows = len(contents) * sampling.candidates
+    answers = [
+        Answer(
+            model.vocabulary,
+            model.adapters,
+            into,
+            sampling,
+            np.random.default_rng((sampling.seed, first + i, candidate)),
+            first_coordinate(model, spans),
+        )
+        for i, spans in enumerate(observed)
+        for candidate in range(sampling.candidates)
+    ]
     guided = sampling.guidance != 1.0 and any(observed)
     if guided:
         observed += [()] * len(contents)
-    blank = Span(into, ids=np.full(n, allowed.start, np.int32), coordinates=coordinates)
-    # the opening token is read first; the last token made is not read
-    coords_CnX = np.stack(
-        [lay_out(Segment(o, (blank,)), vocabulary).coords[-n - 2 : -2] for o in observed]
-    )
-    coords_RnX = np.repeat(coords_CnX, sampling.candidates, 0)
-    segments = [Segment(o) for o in observed]
+    # where a row stands without its condition is another place
+    starts = [first_coordinate(model, spans) for spans in observed]
+    offsets = np.repeat(starts, sampling.candidates)
+    offsets -= np.tile(offsets[: len(answers)], 1 + guided)
+    longest = answers[0].most_tokens
+    segments = [Segment(spans) for spans in observed]
     length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
-    batch = pack_rows(segments, length, vocabulary, model.grids)
-    next_logits = model.start_reading(batch, len(coords_RnX), n)
-    uniform_Rn = np.stack(
-        [
-            np.random.default_rng((sampling.seed, first + i, candidate)).random(n)
-            for i in range(len(contents))
-            for candidate in range(sampling.candidates)
-        ]
-    )
-    newest = np.full(rows, vocabulary.open(into), np.int32)
-    results: list[list[int]] = [[] for _ in range(rows)]
-    ended, likelihoods = np.zeros(rows, bool), np.zeros(rows)
-    for step in range(n):
-        logits = next_logits(np.tile(newest, 1 + guided), coords_RnX[:, step], step)
-        logits = logits[:, allowed.start : allowed.stop]
+    batch = pack_rows(segments, length, model.vocabulary, model.grids)
+    next_logits = model.start_reading(batch, len(offsets), longest)
+    for step in range(longest):
+        fed = [answer.feed() for answer in answers]
+        ids = np.tile(np.array([token for token, _ in fed], np.int32), 1 + guided)
+        coords = np.tile(np.array([place for _, place in fed], np.int32), (1 + guided, 1))
+        logits = next_logits(ids, (coords + offsets[:, None]).astype(np.int32), step)
         if guided:
             with_condition, without = np.split(logits, 2)
             logits = without + sampling.guidance * (with_condition - without)
-        chosen = choose(logits, sampling, uniform_Rn[:, step])
-        likelihoods += np.where(ended, 0, log_likelihood(logits, chosen))
-        newest = allowed.start + chosen
-        if into == TEXT:
-            ended |= newest == vocabulary.close(TEXT)
-            if ended.all():
-                break
-        for row in np.flatnonzero(~ended):
-            results[row].append(int(newest[row]))
-    return results, likelihoods
+        choose_next(answers, logits)
+        if all(answer.done for answer in answers):
+            break
+    return answers
+
+
+def first_coordinate(model, spans: tuple) -> int:
+    """Where what follows a condition begins."""
+    return int(lay_out(Segment(spans), model.vocabulary).coords[-1].max()) + 1

@@ -9,6 +9,7 @@ examples:
   taichu generate runs/demo/model --into audio --image seven.png --out seven.wav --seed 3"""
 
 import argparse
+import dataclasses
 
 from modality_adapters import ADAPTERS
 from taichu.command_line.options import add_device, add_inputs, inputs, load_model
@@ -25,6 +26,14 @@ def add_options(parser: argparse.ArgumentParser):
     add("--temperature", type=float, default=0.0, help="0: the most likely token (default 0)")
     add("--top-k", type=int, default=0, help="among this many; 0: all (default 0)")
     add("--top-p", type=float, default=1.0, help="among the fewest that reach this (default 1)")
+    add("--min-p", type=float, default=0.0, help="at least this share of the likeliest (default 0)")
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="on the logits of ids that are there already; above 1 against them (default 1)",
+    )
+    add("--stop", action="append", metavar="STRING", help="ends a text; may be repeated")
     add("--guidance", type=float, default=1.0, help="classifier-free guidance scale (default 1)")
     add("--pieces", type=int, default=32, help="longest text, in pieces (default 32)")
     add(
@@ -46,20 +55,18 @@ def run(options: argparse.Namespace):
             options.error(f"--{name.replace('_', '-')} must be at least {low}")
     if not 0 < options.top_p <= 1:
         options.error("--top-p must be above 0 and at most 1")
+    if not 0 <= options.min_p <= 1:
+        options.error("--min-p must be from 0 to 1")
+    if not options.repetition_penalty > 0:
+        options.error("--repetition-penalty must be above 0")
+    options.stop = tuple(filter(None, options.stop or ()))
     from modality_adapters.files import require_suffix
     from taichu.sampling import Sampling
 
     model = load_model(options)
     if options.out and options.into in model.adapters:  # refused now, not after the work
         require_suffix(options.out, model.adapters[options.into].suffixes)
-    sampling = Sampling(
-        options.temperature,
-        options.top_k,
-        options.top_p,
-        options.guidance,
-        options.seed,
-        options.pieces,
-        options.candidates,
-    )
+    names = (field.name for field in dataclasses.fields(Sampling))
+    sampling = Sampling(**{name: getattr(options, name) for name in names})
     made = model.generate(options.into, sampling, **inputs(options))
     print(made.save(options.out) if options.out else made.text)

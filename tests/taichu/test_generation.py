@@ -231,7 +231,7 @@ def test_choices_follow_their_probabilities(temperature, top_k, top_p):
     expected = reference(logits, temperature, top_k, top_p)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     random, n = np.random.default_rng(0), 4000
-    chosen = choose(np.tile(logits, (n, 1)), sampling, random.random(n))
+    chosen = choose(np.tile(logits, (n, 1)), [sampling] * n, random.random(n))
     drawn = np.bincount(chosen, minlength=7) / n
     assert (drawn[expected == 0] == 0).all()
     assert (np.abs(drawn - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
@@ -239,15 +239,15 @@ def test_choices_follow_their_probabilities(temperature, top_k, top_p):
 
 def test_temperature_zero_takes_the_most_likely():
     logits = np.random.default_rng(0).standard_normal((20, 9))
-    chosen = choose(logits, Sampling(top_k=5), np.full(20, 0.99))
+    chosen = choose(logits, [Sampling(top_k=5)] * 20, np.full(20, 0.99))
     assert (chosen == np.argmax(logits, 1)).all()
 
 
 def test_draws_at_both_ends_of_their_range():
     logits = np.log([[0.2, 0.5, 0.3]] * 3).astype(np.float32)
     draws = np.array([0.0, 0.6, np.nextafter(1, 0)])
-    assert list(choose(logits, Sampling(temperature=1.0), draws)) == [1, 2, 0]
-    assert list(choose(logits, Sampling(temperature=1.0, top_k=2), draws)) == [1, 1, 2]
+    assert list(choose(logits, [Sampling(temperature=1.0)] * 3, draws)) == [1, 2, 0]
+    assert list(choose(logits, [Sampling(temperature=1.0, top_k=2)] * 3, draws)) == [1, 1, 2]
 
 
 def test_unknown_modalities_are_refused(tiny, contents):
