@@ -107,6 +107,7 @@ class Answer:
         self.spans.append((self.modality, self.ids))
         if not self.waiting:
             self.done = True
+            self.queue.clear()  # the last token is not read
             return
         places = [self._place(n) for n in range(len(self.ids))]
         last = max([self.coordinate, *(c for place in places for c in place)]) + 1

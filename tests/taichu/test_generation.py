@@ -170,7 +170,7 @@ def test_text_ends_at_its_close(tiny, contents, monkeypatch):
     assert [result.ids for result in made] == [[], [260], [260, 261]]
     assert [list(ids[:3]) for ids in shown] == [
         [tiny.vocabulary.open("text")] * 3,
-        [close, 260, 260],
+        [tiny.vocabulary.open("text"), 260, 260],  # the first has ended
     ]
 
 
@@ -283,8 +283,10 @@ def drawn_alone(model, into: str, condition: dict, draws: np.ndarray):
     """One result of a condition, from these draws."""
 
     class Random:
-        def random(self, n):
-            return draws[:n]
+        left = iter(draws)
+
+        def random(self):
+            return next(self.left)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np.random, "default_rng", lambda seed: Random())
