@@ -1,5 +1,6 @@
 """Generation: rows are continued token by token, each inside the range of the modality it makes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,10 @@ def generate(
     for start in range(0, len(contents), together):
         part = contents[start : start + together]
         missing = together - len(part)
-        answers = _continue(model, wanted, part + part[-1:] * missing, sampling, start)
-        rows = turn_into_content(model, answers)
+        decoding = Decoding(model, wanted, part + part[-1:] * missing, sampling, start)
+        while not decoding.done:
+            decoding.step()
+        rows = turn_into_content(model, decoding.answers)
         c = sampling.candidates
         candidates = [rows[i : i + c] for i in range(0, len(rows), c)][: len(part)]
         made += _best(model, part, candidates)
@@ -132,47 +135,91 @@ def _best(model, contents: list[dict], made: list[list[list[Generated]]]):
     return chosen
 
 
-def _continue(
-    model, into: tuple[str, ...], contents: list[dict], sampling: Sampling, first: int
-) -> list[Answer]:
-    """The answers of each condition, ``candidates`` rows a condition."""
-    observed = [model.observe(content) for content in contents]
-    answers = [
-        Answer(
-            model.vocabulary,
-            model.adapters,
-            into,
-            sampling,
-            np.random.default_rng((sampling.seed, first + i, candidate)),
-            first_coordinate(model, spans),
-        )
-        for i, spans in enumerate(observed)
-        for candidate in range(sampling.candidates)
-    ]
-    guided = sampling.guidance != 1.0 and any(observed)
-    if guided:
-        observed += [()] * len(contents)
-    # where a row stands without its condition is another place
-    starts = [first_coordinate(model, spans) for spans in observed]
-    offsets = np.repeat(starts, sampling.candidates)
-    offsets -= np.tile(offsets[: len(answers)], 1 + guided)
-    longest = answers[0].most_tokens
-    segments = [Segment(spans) for spans in observed]
-    length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
-    batch = pack_rows(segments, length, model.vocabulary, model.grids)
-    next_logits = model.start_reading(batch, len(offsets), longest)
-    for step in range(longest):
-        fed = [answer.feed() for answer in answers]
-        ids = np.tile(np.array([token for token, _ in fed], np.int32), 1 + guided)
-        coords = np.tile(np.array([place for _, place in fed], np.int32), (1 + guided, 1))
-        logits = next_logits(ids, (coords + offsets[:, None]).astype(np.int32), step)
-        if guided:
+class Decoding:
+    """Rows on their way, ``candidates`` rows a condition; a step feeds a token of each.
+
+    Args:
+        model: a `taichu.unified_model.UnifiedModel`.
+        into: modalities, in the order in which they are made.
+        contents: conditions.
+        sampling: how tokens are chosen.
+        first: number of the first condition, which its draws depend on.
+
+    Attributes:
+        answers: what each row makes.
+    """
+
+    def __init__(self, model, into: tuple[str, ...], contents, sampling: Sampling, first: int = 0):
+        observed = [model.observe(content) for content in contents]
+        self.answers = [
+            Answer(
+                model.vocabulary,
+                model.adapters,
+                into,
+                sampling,
+                np.random.default_rng((sampling.seed, first + i, candidate)),
+                first_coordinate(model, spans),
+            )
+            for i, spans in enumerate(observed)
+            for candidate in range(sampling.candidates)
+        ]
+        self.guidance = sampling.guidance
+        self.guided = sampling.guidance != 1.0 and any(observed)
+        if self.guided:
+            observed += [()] * len(contents)
+        # where a row stands without its condition is another place
+        starts = [first_coordinate(model, spans) for spans in observed]
+        offsets = np.repeat(starts, sampling.candidates)
+        self.offsets = offsets - np.tile(offsets[: len(self.answers)], 1 + self.guided)
+        segments = [Segment(spans) for spans in observed]
+        length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
+        batch = pack_rows(segments, length, model.vocabulary, model.grids)
+        most = self.answers[0].most_tokens
+        self.next_logits, self.made = model.start_reading(batch, len(offsets), most), 0
+
+    @property
+    def done(self) -> bool:
+        """Whether no row has anything more to make."""
+        return all(answer.done for answer in self.answers)
+
+    def step(self):
+        """Feed a token of each row, and choose the next where one is to be chosen."""
+        fed, times = [answer.feed() for answer in self.answers], 1 + self.guided
+        ids = np.tile(np.array([token for token, _ in fed], np.int32), times)
+        coords = np.tile(np.array([place for _, place in fed], np.int32), (times, 1))
+        coords = (coords + self.offsets[:, None]).astype(np.int32)
+        logits = self.next_logits(ids, coords, self.made)
+        self.made += 1
+        if self.guided:
             with_condition, without = np.split(logits, 2)
-            logits = without + sampling.guidance * (with_condition - without)
-        choose_next(answers, logits)
-        if all(answer.done for answer in answers):
-            break
-    return answers
+            logits = without + self.guidance * (with_condition - without)
+        choose_next(self.answers, logits)
+
+
+def stream(model, content: dict, sampling: Sampling) -> Iterator[str]:
+    """A text, piece by piece, as `generate` makes it.
+
+    What may still change is held back: bytes of a character that is not whole, and what may be the
+    beginning of a stop string.
+    """
+    decoding, said = Decoding(model, (TEXT,), [content], sampling), ""
+    (answer,) = decoding.answers
+    while not decoding.done:
+        decoding.step()
+        ids = answer.spans[0][1] if answer.done else answer.ids
+        text = answer.cut(model.vocabulary.decode(ids))
+        if not answer.done:
+            text = settled(text, sampling.stop)
+        if len(text) > len(said):
+            yield text[len(said) :]
+            said = text
+
+
+def settled(text: str, stop: tuple[str, ...]) -> str:
+    """The part of a text that what follows cannot change."""
+    text = text.rstrip("\ufffd")
+    held = [n for end in stop for n in range(1, len(end)) if text.endswith(end[:n])]
+    return text[: len(text) - max(held, default=0)]
 
 
 def first_coordinate(model, spans: tuple) -> int:

@@ -2,13 +2,13 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from taichu.config import ModelConfig
 from taichu.errors import GenerationError
-from taichu.generation import generate
+from taichu.generation import generate, stream
 from taichu.layout import Segment, Span
 from taichu.model_folder import create_adapters
 from taichu.packing import BatchShape, Layout, PackedBatch, pack
@@ -99,6 +99,23 @@ class UnifiedModel(ABC):
         conditions, single = as_conditions(inputs, self.adapters)
         made = generate(self, into, [self.read(c) for c in conditions], sampling)
         return made[0] if single else made
+
+    def stream(self, sampling: Sampling | None = None, **inputs) -> Iterator[str]:
+        """A text made from single inputs, as `generate` makes it, in pieces as they come.
+
+        Args:
+            sampling: see `Sampling`; one candidate.
+            inputs: as for `embed`; none of them a list.
+
+        Raises:
+            GenerationError: a modality is unknown, or lists or candidates are given. MediaError: a
+                file cannot be read.
+        """
+        sampling = sampling or Sampling()
+        conditions, single = as_conditions(inputs, self.adapters)
+        if not single or sampling.candidates > 1:
+            raise GenerationError("a stream is of single inputs, and of one candidate")
+        return stream(self, self.read(conditions[0]), sampling)
 
     def read(self, condition: dict) -> dict:
         """Modality -> path or string, to modality -> grid or string."""
