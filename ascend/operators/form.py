@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from contextlib import contextmanager
 from pathlib import Path
 
 import mindspore as ms
@@ -34,8 +35,23 @@ def choose_form(form: str | None, *settings, **forms: type[nn.Cell]) -> nn.Cell:
     return forms[form](*settings)
 
 
+_plain_alone: list[bool] = []
+
+
+@contextmanager
+def plain_forms():
+    """What is built meanwhile has plain forms, which MindSpore can write to a file."""
+    _plain_alone.append(True)
+    try:
+        yield
+    finally:
+        _plain_alone.pop()
+
+
 def device_form() -> str:
     """The form that suits the current device and precision."""
+    if _plain_alone:
+        return "plain"
     device = ms.get_context("device_target")
     if device == "CPU" and LIBRARY and compute_type() == ms.float32:
         return "compiled"

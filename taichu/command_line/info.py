@@ -28,19 +28,20 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
     """What a model folder says of itself, without loading its weights."""
     from modality_adapters import create_adapter
     from taichu.model_folder import read_config, read_json
-    from taichu.tensor_file import count_values
     from taichu.vocabulary import Vocabulary
 
     config = read_config(folder)
     counts = {name: codec.codes for name, codec in config.codecs.items()}
     vocabulary = Vocabulary((folder / "tokenizer.model").read_bytes(), counts)
     version = read_json(folder / "config.json").get("taichu_version", "?")
+    exported = (folder / "export.json").is_file()
+    how = f", exported as {read_json(folder / 'export.json').get('format')}" if exported else ""
     lines = [
-        ("folder", f"{folder} ({_size(folder)})"),
+        ("folder", f"{folder} ({_size(folder)}{how})"),
         ("written by", f"taichu {version}"),
         (
             "backbone",
-            f"{count_values(folder / 'model.safetensors'):,} parameters: {config.depth} blocks of "
+            f"{_parameters(folder / 'model.safetensors', exported)}{config.depth} blocks of "
             f"width {config.width}, {config.heads} heads, embeddings of {config.embedding}",
         ),
         ("vocabulary", f"{vocabulary.size:,} ids, {vocabulary.pieces:,} of them text pieces"),
@@ -52,11 +53,17 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
             (
                 name,
                 f"grid {' x '.join(map(str, geometry.shape))}, {geometry.tokens} patches of "
-                f"{geometry.patch_size}; {counts[name]:,} codes, codec of "
-                f"{count_values(path):,} parameters",
+                f"{geometry.patch_size}; {_parameters(path, exported)}{counts[name]:,} codes",
             )
         )
     return lines
+
+
+def _parameters(path: Path, exported: bool) -> str:
+    """How many a file holds; nothing of what was exported, which is laid out in other ways."""
+    from taichu.tensor_file import count_values
+
+    return "" if exported else f"{count_values(path):,} parameters, "
 
 
 def show_machine(device: str) -> list[tuple[str, str]]:

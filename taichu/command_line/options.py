@@ -37,15 +37,23 @@ def inputs(options: argparse.Namespace) -> dict:
 
 def load_model(options: argparse.Namespace):
     """Choose the device, say so on stderr, and load the model folder, or one that was exported."""
-    if (Path(options.folder) / "export.json").is_file():
-        from taichu.runtime import Runtime
+    exported = Path(options.folder) / "export.json"
+    if exported.is_file():
+        from taichu.model_folder import read_json
 
-        model = Runtime(options.folder, options.device)
-        print(model.provider.reason, file=sys.stderr)
-        return model
+        if read_json(exported).get("format") != "mindir":
+            from taichu.runtime import Runtime
+
+            model = Runtime(options.folder, options.device)
+            print(model.provider.reason, file=sys.stderr)
+            return model
     from ascend.device import choose_device
     from ascend.precision import choose_precision
     from taichu.pretrained import Taichu
 
     print(choose_device(options.device).reason, choose_precision(), sep="\n", file=sys.stderr)
+    if exported.is_file():
+        from taichu.mindir_model import MindirModel
+
+        return MindirModel(options.folder)
     return Taichu.from_pretrained(options.folder)

@@ -86,7 +86,7 @@ def test_info_of_a_folder(taichu, model_folder, model):
     result = taichu("info", model_folder)
     assert result.code == 0
     parameters = sum(p.size for p in model.backbone.get_parameters())
-    assert f"{parameters:,} parameters: 1 blocks" in result.out
+    assert f"{parameters:,} parameters, 1 blocks" in result.out
     assert f"{model.vocabulary.size:,} ids" in result.out
     assert all(f"\n{name}" in result.out for name in model.adapters)
 
