@@ -3,7 +3,7 @@
     python benchmarks --json all.json
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
-is the smaller. A quarter of an hour on two cores. Needs `pip install "taichu[benchmark,demo]"`.
+is the smaller. A quarter of an hour on two cores. Needs `pip install "taichu[train,runtime,benchmark,demo]"`.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import THREADS, machine, options
 
-PARTS = ("train_step", "first_step", "adapters", "packing")
+PARTS = ("train_step", "first_step", "adapters", "packing", "decode", "cold_start")
 
 
 def main():

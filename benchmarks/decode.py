@@ -15,6 +15,7 @@ import numpy as np
 from harness import THREADS, interleaved, machine, options, use_threads, write_ratios
 
 PROMPT, MADE = 16, 240
+KEYS = {"PyTorch eager": "eager", "transformers.generate": "transformers"}
 
 
 def main():
@@ -33,7 +34,7 @@ def main():
     for name, taken in seconds.items():
         print(f"{name:<24}{MADE / taken:>8.1f} tokens a second")
         if name != "ours":
-            ratios[f"decoding, 25 million parameters / {name}"] = seconds["ours"] / taken
+            ratios[f"decode.25m.{KEYS[name]}"] = seconds["ours"] / taken
     write_ratios(chosen.json, ratios, chosen.runs)
 
 
