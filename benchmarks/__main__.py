@@ -3,7 +3,8 @@
     python benchmarks --json all.json
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
-is the smaller. A quarter of an hour on two cores. Needs `pip install "taichu[train,runtime,benchmark,demo]"`.
+is the smaller. Twenty minutes on two cores. Needs
+`pip install "taichu[train,runtime,benchmark,demo]"`.
 """
 
 import json
