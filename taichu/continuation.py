@@ -6,12 +6,14 @@ n tokens to be made, H heads, K head size.
 """
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from ascend import operators
 from ascend.operators.attention import by_head
 from ascend.operators.masked import MASKED
 from taichu.model import Backbone
+from taichu.packing import PackedBatch
 
 
 class Continuation(nn.Cell):
@@ -98,3 +100,25 @@ class Continuation(nn.Cell):
         seen_RHK = ops.transpose(self.values(p_CHrL, v_CHLK), (0, 2, 1, 3)).reshape((R, H, K))
         own_RHK = self.values(own_RHn.reshape((R, H, 1, n)), v_RHnK).reshape((R, H, K))
         return seen_RHK + own_RHK
+
+
+def continue_rows(read, step, batch: PackedBatch, rows: int, tokens: int):
+    """What `taichu.unified_model.UnifiedModel.start_reading` gives, by two graphs.
+
+    Args:
+        read, step: of the methods of `Continuation`.
+        batch, rows, tokens: as there.
+    """
+    planes = [ms.Tensor(plane) for plane in batch.planes]
+    segment, kept = planes[3], read(*planes, *map(ms.Tensor, batch.patches))
+    _, heads, _, size = kept[0].shape
+    blank = ms.Tensor(np.zeros((rows, heads, tokens, size), np.float32)).astype(kept[0].dtype)
+    written = (blank,) * len(kept)
+
+    def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
+        nonlocal written
+        newest = map(ms.Tensor, (ids, coords, np.array([made], np.int32)))
+        logits, *written = step(*newest, segment, *kept, *written)
+        return logits.asnumpy()
+
+    return next_logits

@@ -7,6 +7,8 @@ import numpy as np
 from taichu.layout import JOINT, Segment, Tokens, lay_out
 from taichu.vocabulary import Vocabulary, modality_of
 
+PLANES = ("ids", "source", "coords", "segment", "span")
+
 
 @dataclass(frozen=True)
 class BatchShape:
@@ -66,6 +68,11 @@ class PackedBatch:
         """The fields in order, the patches last, one by one."""
         plain = [getattr(self, field.name) for field in fields(self)[:-1]]
         return (*plain, *self.patches)
+
+    @property
+    def planes(self) -> tuple[np.ndarray, ...]:
+        """The five that say what stands at each place of the rows, as `PLANES` names them."""
+        return tuple(getattr(self, name) for name in PLANES)
 
     @property
     def padding(self) -> float:

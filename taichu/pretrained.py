@@ -13,14 +13,12 @@ from modality_adapters import create_adapter
 from taichu.checkpoint import as_tensors, load_parameters, named_parameters
 from taichu.codec import Codec, run_in_batches
 from taichu.config import ModelConfig
-from taichu.continuation import Continuation
+from taichu.continuation import Continuation, continue_rows
 from taichu.errors import CheckpointError
-from taichu.generation import Generated
 from taichu.model import Backbone
 from taichu.model_folder import create_adapters, read_config, read_tokenizer, write_settings
 from taichu.packing import PackedBatch
 from taichu.prepared import spread
-from taichu.sampling import Sampling
 from taichu.stage_parts import gather_tensors, shapes_elsewhere
 from taichu.tensor_file import load_tensors, save_tensors
 from taichu.unified_model import UnifiedModel
@@ -72,33 +70,18 @@ class Taichu(UnifiedModel):
                 scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
-        arrays = (batch.ids, batch.source, batch.coords, batch.segment, batch.span, batch.pool)
         run = self.compiled("embed", self._embed)
-        return run(count, *map(ms.Tensor, (*arrays, *batch.patches))).asnumpy()
+        arrays = (*batch.planes, batch.pool, *batch.patches)
+        return run(count, *map(ms.Tensor, arrays)).asnumpy()
 
     def _embed(self, count, ids, source, coords, segment, span, pool, *patches):
         hidden = self.backbone(ids, source, coords, segment, span, *patches)
         return self.backbone.embed(hidden, pool, count)
 
     def start_reading(self, batch: PackedBatch, rows: int, tokens: int):
-        planes = (batch.ids, batch.source, batch.coords, batch.segment, batch.span)
-        planes = [ms.Tensor(plane) for plane in planes]
-        read = self.compiled("read", self.continuation.read)(
-            *planes, *map(ms.Tensor, batch.patches)
-        )
-        blank = np.zeros((rows, self.config.heads, tokens, self.config.head_size), np.float32)
-        blank = ms.Tensor(blank).astype(self.continuation.type)
-        written = (blank,) * len(read)
-        run = self.compiled("step", self.continuation.step)
-
-        def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
-            nonlocal written
-            place = ms.Tensor([made], ms.int32)
-            arguments = ms.Tensor(ids.astype(np.int32)), ms.Tensor(coords), place, planes[3]
-            logits, *written = run(*arguments, *read, *written)
-            return logits.asnumpy()
-
-        return next_logits
+        read = self.compiled("read", self.continuation.read)
+        step = self.compiled("step", self.continuation.step)
+        return continue_rows(read, step, batch, rows, tokens)
 
     @property
     def score_scale(self) -> float:
@@ -164,6 +147,3 @@ def _codec_settings(config: ModelConfig, name: str) -> dict:
     modality = create_adapter(name, config.modalities[name]).settings()
     settings = {"codec": dataclasses.asdict(config.codecs[name]), "modality": modality}
     return json.loads(json.dumps(settings))  # as it will be read back: lists, not tuples
-
-
-__all__ = ["Generated", "Sampling", "Taichu"]

@@ -33,11 +33,12 @@ class RecomputedGradient(nn.Cell):
         self.in_block = [
             ms.ParameterTuple(self.backbone.blocks[n].trainable_params()) for n in self.blocks
         ]
-        found = [p.name for held in self.in_block for p in held]
-        self.outside = ms.ParameterTuple([p for p in parameters if p.name not in set(found)])
+        inside = [p for held in self.in_block for p in held]
+        place = {p.name: n for n, p in enumerate(inside)}
+        self.outside = ms.ParameterTuple([p for p in parameters if p.name not in place])
         self.backwards = tuple(reversed(range(len(self.in_block))))
-        found += [p.name for p in self.outside]
-        self.places = tuple(found.index(p.name) for p in parameters)
+        place |= {p.name: len(inside) + n for n, p in enumerate(self.outside)}
+        self.places = tuple(place[p.name] for p in parameters)
         self.each = ops.HyperMap()
         self.through = ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
         self.of_loss = ms.value_and_grad(stage.finish, (0, 1), self.outside, has_aux=True)

@@ -20,7 +20,7 @@ EMBED_ROWS, EMBED_LENGTH = 16, 128  # shape of the batches that `embed_many` fil
 
 class UnifiedModel(ABC):
     """A vocabulary and adapters around what computes: `taichu.pretrained.Taichu` on MindSpore, and
-    `taichu.runtime.Runtime` on ONNX Runtime.
+    exported graphs (`taichu.exported_model`) on MindSpore or ONNX Runtime.
 
     Args:
         config: sizes; ``config.pieces`` is set to the tokenizer's.
@@ -79,16 +79,17 @@ class UnifiedModel(ABC):
         vectors = self.embed_many([self.read(condition) for condition in conditions])
         return vectors[0] if single else vectors
 
-    def generate(self, into: str, sampling: Sampling | None = None, **inputs):
+    def generate(self, into: str | tuple[str, ...], sampling: Sampling | None = None, **inputs):
         """Make text or media from any subset of modalities, none included.
 
         Args:
-            into: "text" or a grid modality.
+            into: "text" or a grid modality; or several, made one behind the other in this order.
             sampling: temperature and the rest; see `Sampling`.
             inputs: as for `embed`; a ``seed=`` among them sets the sampling's.
 
         Returns:
-            `Generated` (``.save(path)``; ``.text`` or ``.grid``), or a list of them for lists.
+            `Generated` (``.save(path)``; ``.text`` or ``.grid``), a list of them where ``into``
+            names several; and of either a list for lists.
 
         Raises:
             GenerationError: the modality is unknown. MediaError: a file cannot be read.

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace):
 def show_folder(folder: Path) -> list[tuple[str, str]]:
     """What a model folder says of itself, without loading its weights."""
     from modality_adapters import create_adapter
+    from taichu.exported_model import exported_format
     from taichu.model_folder import read_config, read_json
     from taichu.vocabulary import Vocabulary
 
@@ -34,8 +35,8 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
     counts = {name: codec.codes for name, codec in config.codecs.items()}
     vocabulary = Vocabulary((folder / "tokenizer.model").read_bytes(), counts)
     version = read_json(folder / "config.json").get("taichu_version", "?")
-    exported = (folder / "export.json").is_file()
-    how = f", exported as {read_json(folder / 'export.json').get('format')}" if exported else ""
+    graphs = exported_format(folder)
+    exported, how = graphs is not None, f", exported as {graphs}" if graphs else ""
     lines = [
         ("folder", f"{folder} ({_size(folder)}{how})"),
         ("written by", f"taichu {version}"),

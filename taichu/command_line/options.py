@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from modality_adapters import ADAPTERS
 
@@ -37,23 +36,23 @@ def inputs(options: argparse.Namespace) -> dict:
 
 def load_model(options: argparse.Namespace):
     """Choose the device, say so on stderr, and load the model folder, or one that was exported."""
-    exported = Path(options.folder) / "export.json"
-    if exported.is_file():
-        from taichu.model_folder import read_json
+    from taichu.exported_model import exported_format
 
-        if read_json(exported).get("format") != "mindir":
-            from taichu.runtime import Runtime
+    graphs = exported_format(options.folder)
+    if graphs not in (None, "mindir"):
+        from taichu.runtime import Runtime
 
-            model = Runtime(options.folder, options.device)
-            print(model.provider.reason, file=sys.stderr)
-            return model
+        model = Runtime(options.folder, options.device)
+        print(model.provider.reason, file=sys.stderr)
+        return model
     from ascend.device import choose_device
     from ascend.precision import choose_precision
-    from taichu.pretrained import Taichu
 
     print(choose_device(options.device).reason, choose_precision(), sep="\n", file=sys.stderr)
-    if exported.is_file():
+    if graphs == "mindir":
         from taichu.mindir_model import MindirModel
 
         return MindirModel(options.folder)
+    from taichu.pretrained import Taichu
+
     return Taichu.from_pretrained(options.folder)

@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from ascend.operators.form import plain_forms
-from taichu.model_folder import write_json, write_settings
+from taichu.exported_model import write_export
 from taichu.pretrained import Taichu
 
 
@@ -33,8 +33,8 @@ def export_mindir(folder: Path | str, out: Path | str) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         for name, (cell, inputs) in graphs_of(model).items():
             ms.export(cell, *inputs, file_name=str(out / name), file_format="MINDIR")
-    write_settings(out, model.config, model.adapters, model.vocabulary.tokenizer)
-    write_json(out / "export.json", {"format": "mindir", "score_scale": model.score_scale})
+    settings = model.config, model.adapters, model.vocabulary.tokenizer
+    write_export(out, "mindir", model.score_scale, *settings)
     return out
 
 

@@ -17,13 +17,8 @@ from taichu.errors import ExportError
 from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
-from taichu.model_folder import (
-    create_adapters,
-    read_config,
-    read_tokenizer,
-    write_json,
-    write_settings,
-)
+from taichu.exported_model import write_export
+from taichu.model_folder import create_adapters, read_config, read_tokenizer
 from taichu.tensor_file import load_tensors, save_tensors
 from taichu.vocabulary import Vocabulary
 
@@ -54,9 +49,8 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
     graphs = [backbone.embed(), backbone.read(), backbone.step()]
     graphs += codec_graphs(folder, config, adapters, weights)
     write_graphs(graphs, weights, out)
-    write_settings(out, config, adapters, tokenizer)
     scale = float(np.exp(tensors["log_scale"][0]))
-    write_json(out / "export.json", {"format": "onnx", "score_scale": scale})
+    write_export(out, "onnx", scale, config, adapters, tokenizer)
     return out
 
 

@@ -4,18 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from taichu.errors import ExportError
-from taichu.model_folder import read_config, read_json, read_tokenizer
-from taichu.packing import PackedBatch
+from taichu.exported_model import ExportedModel
+from taichu.packing import PLANES, PackedBatch
 from taichu.runtime.cache import Cache
 from taichu.runtime.providers import choose_provider
 from taichu.runtime.sessions import Sessions
-from taichu.unified_model import UnifiedModel
 
 GRIDS = 64  # that a codec's graph takes at a time
 
 
-class Runtime(UnifiedModel):
+class Runtime(ExportedModel):
     """A model on ONNX Runtime; `embed` and `generate` as `taichu.Taichu` has them.
 
     Args:
@@ -31,19 +29,12 @@ class Runtime(UnifiedModel):
         CheckpointError: a file is missing or malformed.
     """
 
-    def __init__(self, folder: Path | str, device: str = "auto", threads: int = 0):
-        folder = Path(folder)
-        settings = read_json(folder / "export.json")
-        if settings.get("format") != "onnx":
-            raise ExportError(f"{folder / 'export.json'}: format must be 'onnx'")
-        super().__init__(read_config(folder), read_tokenizer(folder))
-        self._score_scale = float(settings["score_scale"])
-        self.provider = choose_provider(device, folder / "step.onnx")
-        self.sessions = Sessions(folder, self.provider, threads)
+    graphs = "onnx"
 
-    @property
-    def score_scale(self) -> float:
-        return self._score_scale
+    def __init__(self, folder: Path | str, device: str = "auto", threads: int = 0):
+        super().__init__(folder)
+        self.provider = choose_provider(device, self.folder / "step.onnx")
+        self.sessions = Sessions(self.folder, self.provider, threads)
 
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
         counts = {"pool": batch.pool, "count": np.array([count], np.int64)}
@@ -86,7 +77,7 @@ class Runtime(UnifiedModel):
         return np.clip(geometry.unpatchify(np.concatenate(parts)), -1, 1)
 
     def _rows(self, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """What of a batch `embed` and `read` take; of patches those that are used, and one grid."""
-        inputs = {n: getattr(batch, n) for n in ("ids", "source", "coords", "segment", "span")}
+        """What of a batch the graphs `embed` and `read` take, by name."""
+        inputs = dict(zip(PLANES, batch.planes))
         patches = {f"patches.{name}": p for name, p in zip(self.adapters, batch.patches)}
         return inputs | patches
