@@ -23,7 +23,7 @@ class BackboneGraphs:
         tensors: of model.safetensors, by name.
         grids: (tokens, patch size) of each grid modality, in the config's order.
         vocabulary_size: V.
-        weights: where large constants are kept.
+        weights: where the model's arrays are kept.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class BackboneGraphs:
     def embed(self) -> Graph:
         """Packed rows -> embeddings (count, C) of unit length."""
         graph = Graph("embed", self.weights)
-        hidden, _, _ = self._read_rows(graph)
+        x, blocks, _ = self._read_rows(graph)
         pool = graph.shape(graph.input("pool", ["B", "L"], np.int32), -1, 1)
         count = graph.input("count", [1], np.int64)
         op, constant = graph.op, graph.constant
@@ -54,15 +54,14 @@ class BackboneGraphs:
         zeros = op(
             "ConstantOfShape", op("Concat", slots, constant([self.config.width], np.int64), axis=0)
         )
-        sums = op("ScatterND", zeros, pool, self._finish(graph, hidden), reduction="add")
+        sums = op("ScatterND", zeros, pool, blocks.rms_norm(x, "norm"), reduction="add")
         none = op("ConstantOfShape", op("Concat", slots, constant([1], np.int64), axis=0))
         ones = op("Expand", constant([[1.0]]), op("Shape", pool))
         counts = op("ScatterND", none, pool, ones, reduction="add")
         mean = op("Div", sums, op("Max", counts, constant(1.0)))
         # number 0 is what is not pooled
         mean = op("Slice", mean, constant([1], np.int64), slots, constant([0], np.int64))
-        weight = graph.weight("projection.weight^T", self.tensors["projection.weight"].T)
-        out = op("MatMul", mean, weight)
+        out = blocks.linear(mean, "projection")
         squares = op("ReduceSum", op("Mul", out, out), constant([1], np.int64), keepdims=1)
         size = op("Sqrt", op("Add", squares, constant(1e-12)))
         graph.output(op("Div", out, size), "embeddings", ["count", self.config.embedding])
@@ -71,7 +70,7 @@ class BackboneGraphs:
     def read(self) -> Graph:
         """Rows of one segment each -> keys and values of each block (B, G, L, K)."""
         graph = Graph("read", self.weights)
-        _, attention, _ = self._read_rows(graph)
+        _, _, attention = self._read_rows(graph)
         config = self.config
         shape = ["B", config.key_value_heads, "L", config.head_size]
         for n in range(config.depth):
@@ -90,12 +89,12 @@ class BackboneGraphs:
         attend = CachedAttention(graph, config, lengths, longest)
         blocks = Blocks(graph, self.tensors, config, *self._angles(graph, coords))
         x = blocks.rms_norm(blocks.run(x, "blocks", config.depth, attend), "norm")
-        logits = graph.op("MatMul", x, graph.weight("head^T", self.head[: self.size].T))
+        logits = graph.op("MatMul", x, graph.weight("head^T", lambda: self.head.T))
         graph.output(logits, "logits", ["rows", self.size])
         return graph
 
     def _read_rows(self, graph: Graph):
-        """(what the last block returns (N, D), the attention, (2,) B and L)."""
+        """(what the last block returns (N, D), the blocks, their attention)."""
         op, constant, config = graph.op, graph.constant, self.config
         names = ("ids", "source", "segment", "span")
         ids, source, segment, span = (graph.input(n, ["B", "L"], np.int32) for n in names)
@@ -109,16 +108,12 @@ class BackboneGraphs:
         of_patches = op("Gather", op("Concat", *rows, axis=0), source)
         is_id = op("Equal", graph.shape(source, -1, 1), constant(0, np.int32))
         x = op("Where", is_id, of_ids, of_patches)
-        shape = op("Shape", ids)
-        attention = Attention(graph, config, seen_bias(graph, segment, span), shape)
+        attention = Attention(graph, config, seen_bias(graph, segment, span), op("Shape", ids))
         blocks = Blocks(graph, self.tensors, config, *self._angles(graph, coords))
-        return blocks.run(x, "blocks", config.depth, attention), attention, shape
-
-    def _finish(self, graph: Graph, hidden: str) -> str:
-        return Blocks(graph, self.tensors, self.config, "", "").rms_norm(hidden, "norm")
+        return blocks.run(x, "blocks", config.depth, attention), blocks, attention
 
     def _table(self, graph: Graph) -> str:
-        return graph.weight("table", self.table * self.config.width**0.5)
+        return graph.weight("table", lambda: self.table * self.config.width**0.5)
 
     def _angles(self, graph: Graph, coords: str) -> tuple[str, str]:
         coords = graph.op("Cast", graph.shape(coords, -1, 3), to=1)  # float32
@@ -134,10 +129,12 @@ def embed_patches(graph: Graph, tensors: dict, patches: str, index: int, tokens:
         key: tensors[key].astype(np.float64) for key in tensors if key.startswith((name, scale))
     }
     weight = wide[f"{name}.linear.weight"] / wide[f"{scale}.deviation"]
-    offset = wide[f"{name}.place"] + wide[f"{name}.linear.bias"] - wide[f"{scale}.mean"] @ weight.T
-    made = graph.op("MatMul", patches, graph.weight(f"{name}.weight^T", weight.T))
+    offset_TD = wide[f"{name}.place"] + wide[f"{name}.linear.bias"]
+    offset_TD = offset_TD - wide[f"{scale}.mean"] @ weight.T
+    made = graph.op("MatMul", patches, graph.weight(f"{name}.weight^T", lambda: weight.T))
     D = weight.shape[0]
-    made = graph.op("Add", graph.shape(made, -1, tokens, D), graph.weight(f"{name}.offset", offset))
+    offset = graph.weight(f"{name}.offset", lambda: offset_TD)
+    made = graph.op("Add", graph.shape(made, -1, tokens, D), offset)
     return graph.shape(made, -1, D)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from modality_adapters.grid import GridGeometry
 from taichu.config import CodecConfig
 from taichu.export.graph import Graph, Weights
-from taichu.export.network import Attention, Blocks
+from taichu.export.network import Attention, Blocks, linear
 from taichu.rotary_frequencies import rotary_frequencies
 
 
@@ -20,7 +20,7 @@ class CodecGraphs:
         config: of the codec.
         geometry: of its grid.
         tensors: of codecs/<name>.safetensors.
-        weights: where large constants are kept.
+        weights: where the model's arrays are kept.
     """
 
     def __init__(
@@ -28,6 +28,8 @@ class CodecGraphs:
     ):
         self.name, self.config, self.geometry, self.weights = name, config, geometry, weights
         self.tensors = {key: value.astype(np.float64) for key, value in tensors.items()}
+        # as the weights of all graphs are told apart
+        self.named = {f"{name}.{key}": value for key, value in self.tensors.items()}
         self.blocks = config.blocks
 
     def encode(self) -> Graph:
@@ -83,12 +85,10 @@ class CodecGraphs:
         return Graph(f"{part}.{self.name}", self.weights)
 
     def _weight(self, graph: Graph, name: str, array: np.ndarray) -> str:
-        return graph.weight(f"{self.name}.{name}", array)
+        return graph.weight(f"{self.name}.{name}", lambda: array)
 
     def _linear(self, graph: Graph, x: str, name: str) -> str:
-        weight = self._weight(graph, f"{name}^T", self.tensors[f"{name}.weight"].T)
-        bias = self._weight(graph, f"{name}.bias", self.tensors[f"{name}.bias"])
-        return graph.op("Add", graph.op("MatMul", x, weight), bias)
+        return linear(graph, self.named, x, f"{self.name}.{name}")
 
     def _run(self, graph: Graph, x: str, part: str) -> str:
         """Blocks over grids (S, T, W), all of whose tokens see each other, and a norm: (N, W)."""
@@ -101,8 +101,7 @@ class CodecGraphs:
             count = op("Slice", rows, constant([0], np.int64), constant([1], np.int64))
             repeats = op("Concat", count, constant([1, 1], np.int64), axis=0)
             turns.append(op("Tile", turn, repeats))
-        named = {f"{self.name}.{key}": value for key, value in self.tensors.items()}
-        blocks = Blocks(graph, named, self.blocks, *turns)
+        blocks = Blocks(graph, self.named, self.blocks, *turns)
         attention = Attention(graph, self.blocks, constant(0.0), rows)
         x = graph.shape(x, -1, W)
         x = blocks.run(x, f"{self.name}.{part}", self.config.depth, attention)

@@ -1,5 +1,6 @@
 """A builder of ONNX graphs whose weights lie in one file that all graphs of a folder share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,19 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET, MICROSOFT = 17, "com.microsoft"
 TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32}
 TYPES |= {np.dtype(np.int64): TensorProto.INT64}
-SMALL = 64  # numbers; constants up to this many are in the graph itself
 
 
 class Weights:
-    """Named arrays of all graphs, to be written as one safetensors file."""
+    """Named arrays of all graphs, float32, to be written as one safetensors file."""
 
     def __init__(self):
         self.arrays: dict[str, np.ndarray] = {}
 
-    def add(self, name: str, array: np.ndarray):
-        """Keep an array; what is there under its name already is the same."""
-        self.arrays.setdefault(name, np.ascontiguousarray(array))
+    def get(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of a name, which is made when a graph first asks for it."""
+        if name not in self.arrays:
+            self.arrays[name] = np.ascontiguousarray(make(), np.float32)
+        return self.arrays[name]
 
 
 class Graph:
@@ -28,12 +30,13 @@ class Graph:
 
     Args:
         name: of the graph.
-        weights: where its large constants are kept.
+        weights: where the model's arrays are kept.
     """
 
     def __init__(self, name: str, weights: Weights):
         self.name, self.weights = name, weights
         self.nodes, self.inputs, self.outputs = [], [], []
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of the weights that it uses
         self.constants: dict[str, np.ndarray] = {}
         self.known: dict[tuple, str] = {}  # names of constants by what they hold
 
@@ -47,12 +50,9 @@ class Graph:
         self.nodes.append(helper.make_node("Identity", [value], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, TYPES[np.dtype(kind)], shape))
 
-    def weight(self, name: str, array: np.ndarray) -> str:
-        """A named array of the model, float32; large ones are shared by all graphs."""
-        array = np.asarray(array, np.float32)
-        if array.size > SMALL:
-            self.weights.add(name, array)
-        self.constants[name] = array
+    def weight(self, name: str, make: Callable[[], np.ndarray]) -> str:
+        """A named array of the model, which all graphs share."""
+        self.shapes[name] = self.weights.get(name, make).shape
         return name
 
     def constant(self, value, kind=np.float32) -> str:
@@ -81,12 +81,9 @@ class Graph:
             file: name of the weights' file, beside it.
             places: (offset, bytes) of each array in that file.
         """
-        initializers = []
-        for name, array in self.constants.items():
-            if name not in places or name not in self.weights.arrays:
-                initializers.append(numpy_helper.from_array(array, name))
-                continue
-            tensor = TensorProto(name=name, data_type=TYPES[array.dtype], dims=array.shape)
+        initializers = [numpy_helper.from_array(array, n) for n, array in self.constants.items()]
+        for name, shape in self.shapes.items():
+            tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
             offset, length = places[name]
             for key, value in (("location", file), ("offset", offset), ("length", length)):

@@ -10,6 +10,19 @@ from taichu.config import ModelConfig
 from taichu.export.graph import MICROSOFT, Graph
 
 
+def linear(graph: Graph, tensors: dict, x: str, *names: str) -> str:
+    """x W^T (+ b), of several maps side by side."""
+
+    def join(part: str) -> np.ndarray:
+        return np.concatenate([tensors[f"{name}.{part}"] for name in names])
+
+    joined = "|".join(names)
+    out = graph.op("MatMul", x, graph.weight(f"{joined}.weight^T", lambda: join("weight").T))
+    if f"{names[0]}.bias" not in tensors:
+        return out
+    return graph.op("Add", out, graph.weight(f"{joined}.bias", lambda: join("bias")))
+
+
 class Blocks:
     """Blocks of a backbone or a codec in a graph.
 
@@ -25,22 +38,15 @@ class Blocks:
         self.cos, self.sin = cos, sin
 
     def linear(self, x: str, *names: str) -> str:
-        """x W^T (+ b), of several maps side by side."""
-        weights = [self.tensors[f"{name}.weight"] for name in names]
-        key = f"{'|'.join(names)}.weight^T"
-        out = self.graph.op("MatMul", x, self.graph.weight(key, np.concatenate(weights).T))
-        biases = [self.tensors.get(f"{name}.bias") for name in names]
-        if biases[0] is None:
-            return out
-        bias = self.graph.weight(f"{'|'.join(names)}.bias", np.concatenate(biases))
-        return self.graph.op("Add", out, bias)
+        """Of several maps, side by side."""
+        return linear(self.graph, self.tensors, x, *names)
 
     def rms_norm(self, x: str, name: str) -> str:
         """x / sqrt(mean x^2 + epsilon) * weight, in the operators that runtimes fuse."""
         op, constant = self.graph.op, self.graph.constant
         squares = op("ReduceMean", op("Pow", x, constant(2.0)), axes=[-1], keepdims=1)
         size = op("Sqrt", op("Add", squares, constant(self.config.norm_epsilon)))
-        weight = self.graph.weight(f"{name}.weight", self.tensors[f"{name}.weight"])
+        weight = self.graph.weight(f"{name}.weight", lambda: self.tensors[f"{name}.weight"])
         return op("Mul", op("Div", x, size), weight)
 
     def turn(self, x: str, heads: int) -> str:
