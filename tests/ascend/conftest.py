@@ -1,4 +1,5 @@
-"""A launch in a process of its own, since only a process can be sent signals; a made-up machine."""
+"""A launch in a process of its own, since only a process can be sent signals; a made-up machine; a
+program that compiles one expression."""
 
 import os
 import subprocess
@@ -111,3 +112,30 @@ def program(tmp_path, monkeypatch):
         return path
 
     return put
+
+
+NETWORK = """
+import mindspore as ms
+import numpy as np
+from mindspore import mint, ops
+
+ms.set_device("{device}")
+x = ms.Tensor(np.ones((4, 4), np.float32))
+
+def network(x):
+    return {expression}
+
+ms.jit(network)(x)
+"""
+
+
+@pytest.fixture
+def write_network(tmp_path):
+    """write_network(device, expression): the command that compiles an expression in x for it."""
+
+    def write(device: str, expression: str) -> list[str]:
+        program = tmp_path / "program.py"
+        program.write_text(NETWORK.format(device=device, expression=expression))
+        return [sys.executable, str(program)]
+
+    return write

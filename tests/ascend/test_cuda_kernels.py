@@ -1,7 +1,5 @@
 """The check of kernels on GPUs: networks that pass, that fail and that leave the GPU."""
 
-import sys
-
 import pytest
 
 from ascend.kernel_check import Selection, find_faults
@@ -12,29 +10,14 @@ needs_plugin = pytest.mark.skipif(
     missing_tool() is not None or find_plugin() is None,
     reason=f"{missing_tool() or PLUGIN} is not there: no stand-ins of CUDA can be built",
 )
-NETWORK = """
-import mindspore as ms
-import numpy as np
-from mindspore import ops
-
-ms.set_device("GPU")
-x = ms.Tensor(np.ones((4, 4), np.float32))
-
-def network(x):
-    return {}
-
-ms.jit(network)(x)
-"""
 
 
 @pytest.fixture
-def select(tmp_path):
+def select(write_network):
     """The selection for a network that is one expression in x."""
 
     def run(expression: str) -> Selection:
-        program = tmp_path / "program.py"
-        program.write_text(NETWORK.format(expression))
-        return select_cuda_kernels([sys.executable, str(program)])
+        return select_cuda_kernels(write_network("GPU", expression))
 
     return run
 

@@ -1,6 +1,5 @@
 """The check of kernels: small networks that pass and that fail, and how a log is read."""
 
-import sys
 from collections import Counter
 
 import pytest
@@ -12,29 +11,14 @@ from ascend.kernel_check.standins import build_standins, missing_tool
 needs_tools = pytest.mark.skipif(
     missing_tool() is not None, reason=f"{missing_tool()} is not there: no stand-ins can be built"
 )
-NETWORK = """
-import mindspore as ms
-import numpy as np
-from mindspore import mint, ops
-
-ms.set_device("Ascend")
-x = ms.Tensor(np.ones((4, 4), np.float32))
-
-def network(x):
-    return {}
-
-ms.jit(network)(x)
-"""
 
 
 @pytest.fixture
-def select(tmp_path):
+def select(write_network):
     """The selection for a network that is one expression in x."""
 
     def run(expression: str) -> Selection:
-        program = tmp_path / "program.py"
-        program.write_text(NETWORK.format(expression))
-        return select_kernels([sys.executable, str(program)])
+        return select_kernels(write_network("Ascend", expression))
 
     return run
 

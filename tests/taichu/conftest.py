@@ -94,6 +94,14 @@ def tiny(cpu, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def tiny_folder(tiny, tmp_path_factory):
+    """The folder of the tiny model."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def contents(tiny) -> dict:
     """One string and one grid of each modality of the tiny model; the solid is a ball."""
     random = np.random.default_rng(5)

@@ -13,10 +13,8 @@ MODALITIES = ("text", "image", "audio", "video", "shape3d")
 
 
 @pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mindir")
-    tiny.save_pretrained(folder / "model")
-    return export_mindir(folder / "model", folder / "out")
+def folder(tiny_folder, tmp_path_factory):
+    return export_mindir(tiny_folder, tmp_path_factory.mktemp("mindir"))
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def exported(tiny, tmp_path_factory):
+def exported(tiny_folder, tmp_path_factory):
     """Folder of the tiny model's export."""
     from taichu.export.onnx_folder import export_onnx
 
-    folder = tmp_path_factory.mktemp("exported")
-    tiny.save_pretrained(folder / "model")
-    return export_onnx(folder / "model", folder / "out")
+    return export_onnx(tiny_folder, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="session")
