@@ -26,7 +26,7 @@ def main():
     use_threads()
     print(f"{machine()}; {FILES} files, {chosen.runs} turns a way")
     from taichu.config import load_size
-    from taichu.model_folder import create_adapters
+    from taichu.storage.model_folder import create_adapters
 
     adapters = create_adapters(load_size("nano"))
     ratios = {}
@@ -51,7 +51,7 @@ def main():
 
 def files_of(folder: Path) -> dict[str, list[Path]]:
     """Training files of a small set of the digits, by modality."""
-    from taichu.digits.build import Counts, build_digits
+    from taichu.data.digits.build import Counts, build_digits
 
     counts = Counts(image=FILES, video=FILES, shape3d=FILES, human=FILES, names=0)
     few = Counts(image=10, video=10, shape3d=10, human=10, names=0)

@@ -43,7 +43,7 @@ def build(folder: Path):
     from plain_torch import Network
     from workload import network_of
 
-    from taichu.rotary_frequencies import rotary_frequencies
+    from taichu.model.rotary_frequencies import rotary_frequencies
 
     config, vocabulary, grids = network_of("25m")
     network = Network(config, vocabulary.size, grids, rotary_frequencies(config)).eval()

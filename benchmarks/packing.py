@@ -16,8 +16,8 @@ def main():
     use_threads()
     from transformers import DataCollatorWithFlattening
 
-    from taichu.layout import lay_out
-    from taichu.packing import pack
+    from taichu.data.layout import lay_out
+    from taichu.data.packing import pack
 
     vocabulary = network_of("nano")[1]
     drawn, shape = layouts_of("nano")

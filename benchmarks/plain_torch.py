@@ -1,4 +1,5 @@
-"""The network of taichu.model and the loss of taichu.objectives as one writes them in PyTorch.
+"""The network and the loss of taichu as one writes them in PyTorch: `taichu.model.backbone` and
+`taichu.training.objectives`.
 
 Parameters have the same names and shapes, so weights pass over by name.
 """
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from taichu.spelling import spell_codes
+from taichu.model.spelling import spell_codes
 
 
 class Attention(nn.Module):

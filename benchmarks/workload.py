@@ -27,9 +27,9 @@ def ours(
     import mindspore
 
     from ascend.operators import AdamW
-    from taichu.model import Backbone
-    from taichu.objectives import Objective
-    from taichu.training_step import TrainingStep
+    from taichu.model.backbone import Backbone
+    from taichu.training.objectives import Objective
+    from taichu.training.step import TrainingStep
 
     mindspore.set_seed(1)
     config, vocabulary, grids = network_of(size)
@@ -50,7 +50,7 @@ def theirs(size: str, way: str, weights: dict[str, np.ndarray] | None = None) ->
     import torch
     from plain_torch import Network, TorchStep
 
-    from taichu.rotary_frequencies import rotary_frequencies
+    from taichu.model.rotary_frequencies import rotary_frequencies
 
     torch.set_num_threads(THREADS)
     config, vocabulary, grids = network_of(size)
@@ -98,7 +98,7 @@ def vocabulary_of(config):
 
 def batches_of(size: str) -> list:
     """Arrays of packed batches."""
-    from taichu.packing import pack
+    from taichu.data.packing import pack
 
     vocabulary = network_of(size)[1]
     drawn, shape = layouts_of(size)
@@ -108,7 +108,7 @@ def batches_of(size: str) -> list:
 def layouts_of(size: str):
     """What goes into each batch, and their shape: text with each modality, both ways, a fifth of
     them jointly; a tenth more than fits."""
-    from taichu.packing import BatchShape, pack
+    from taichu.data.packing import BatchShape, pack
 
     config, vocabulary, _ = network_of(size)
     geometries = geometries_of(config)
@@ -133,8 +133,8 @@ def layouts_of(size: str):
 
 def draw(random, vocabulary, modality: str, geometry, caption: int):
     """One sample's two segments: text then codes, and patches then text."""
-    from taichu.layout import GROUPED, JOINT, Segment, Span
-    from taichu.packing import Layout
+    from taichu.data.layout import GROUPED, JOINT, Segment, Span
+    from taichu.data.packing import Layout
 
     where, codes = geometry.coordinates(), vocabulary.codes(modality)
     text = Span("text", ids=random.integers(0, vocabulary.pieces, random.integers(3, 12), np.int32))

@@ -11,10 +11,10 @@ import mindspore as ms
 from mindspore import nn
 
 from taichu import Taichu
-from taichu.batches import Batches, MixtureConfig
 from taichu.config import load_size
-from taichu.objectives import Objective
-from taichu.prepared import prepare
+from taichu.data.batches import Batches, MixtureConfig
+from taichu.data.prepared import prepare
+from taichu.training.objectives import Objective
 from taichu.vocabulary import train_tokenizer
 
 

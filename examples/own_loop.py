@@ -11,9 +11,9 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from taichu import Taichu
-from taichu.batches import Batches, MixtureConfig
 from taichu.config import load_size
-from taichu.prepared import prepare
+from taichu.data.batches import Batches, MixtureConfig
+from taichu.data.prepared import prepare
 from taichu.vocabulary import train_tokenizer
 
 manifest, steps = sys.argv[1], int(sys.argv[2])

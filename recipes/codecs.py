@@ -16,13 +16,13 @@ from ascend.device import choose_device
 from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.precision import choose_precision
 from modality_adapters.grid import widen
-from taichu.codec import CodecObjective
 from taichu.config import load_size
-from taichu.model_folder import create_adapters
-from taichu.prepared import prepare, spread
-from taichu.pretrained import create_codecs, save_codecs
-from taichu.profiling import ProfileConfig
-from taichu.trainer import TrainConfig, Trainer
+from taichu.data.prepared import prepare, spread
+from taichu.inference.pretrained import create_codecs, save_codecs
+from taichu.model.codec import CodecObjective
+from taichu.storage.model_folder import create_adapters
+from taichu.training.profiling import ProfileConfig
+from taichu.training.trainer import TrainConfig, Trainer
 
 
 @dataclass(frozen=True)

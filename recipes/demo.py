@@ -18,20 +18,20 @@ from pathlib import Path
 from ascend.device import choose_device
 from ascend.precision import choose_precision
 from recipes import codecs, grouped_alignment, pretrain
-from taichu.batches import MixtureConfig
 from taichu.config import load_size
-from taichu.digits.build import build_digits
+from taichu.data.batches import MixtureConfig
+from taichu.data.digits.build import build_digits
+from taichu.data.prepared import prepare
 from taichu.errors import ConfigError
 from taichu.evaluation import EvaluationConfig, evaluate
-from taichu.model import count_parameters
-from taichu.model_folder import write_json
-from taichu.prepared import prepare
-from taichu.pretrained import Taichu
-from taichu.profiling import ProfileConfig
+from taichu.inference.pretrained import Taichu
+from taichu.model.backbone import count_parameters
 from taichu.report import write_report
 from taichu.report.floors import FLOORS
-from taichu.trainer import TrainConfig
-from taichu.training_log import read_log
+from taichu.storage.model_folder import write_json
+from taichu.training.log import read_log
+from taichu.training.profiling import ProfileConfig
+from taichu.training.trainer import TrainConfig
 
 ONE_PROCESS = True  # its evaluation and report are one process's; launched as ranks it is refused
 

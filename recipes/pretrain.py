@@ -18,16 +18,16 @@ from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
-from taichu.batches import Batches, MixtureConfig
 from taichu.config import ModelConfig, load_size
+from taichu.data.batches import Batches, MixtureConfig
+from taichu.data.one_at_a_time import one_at_a_time
+from taichu.data.prepared import PreparedData, prepare
 from taichu.errors import ConfigError, ManifestError
-from taichu.model_folder import create_adapters
-from taichu.objectives import Objective
-from taichu.one_at_a_time import one_at_a_time
-from taichu.prepared import PreparedData, prepare
-from taichu.pretrained import Taichu, load_codecs
-from taichu.profiling import ProfileConfig
-from taichu.trainer import TrainConfig, Trainer
+from taichu.inference.pretrained import Taichu, load_codecs
+from taichu.storage.model_folder import create_adapters
+from taichu.training.objectives import Objective
+from taichu.training.profiling import ProfileConfig
+from taichu.training.trainer import TrainConfig, Trainer
 from taichu.vocabulary import train_tokenizer
 
 

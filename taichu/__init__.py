@@ -10,7 +10,7 @@ import importlib
 import ascend  # noqa: F401  (quiets MindSpore and brings CUDA, before MindSpore is imported)
 
 __version__ = "0.1.0"
-HOMES = {"Taichu": "taichu.pretrained", "Sampling": "taichu.sampling"}
+HOMES = {"Taichu": "taichu.inference.pretrained", "Sampling": "taichu.inference.sampling"}
 
 
 def __getattr__(name: str):

@@ -16,7 +16,7 @@ CODEC_HEAD_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class CodecConfig:
-    """A grid modality's codec; see `taichu.codec.Codec`."""
+    """A grid modality's codec; see `taichu.model.codec.Codec`."""
 
     levels: tuple[int, ...]  # values a code's digit takes; their product is the number of codes
     width: int = 128  # of a token inside encoder and decoder

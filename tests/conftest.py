@@ -24,7 +24,7 @@ def seeded(cpu):
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """The manifest of a small build of the digits, shared by all tests; nobody changes it."""
-    from taichu.digits.build import Counts, build_digits
+    from taichu.data.digits.build import Counts, build_digits
 
     train = Counts(image=60, video=40, shape3d=40, human=60, names=10)
     test = Counts(image=20, video=10, shape3d=10, human=10, names=10)
@@ -45,7 +45,7 @@ def model_folder(cpu, digits, media_cache, tmp_path_factory):
 
     from taichu import Taichu
     from taichu.config import load_size
-    from taichu.prepared import prepare
+    from taichu.data.prepared import prepare
     from taichu.vocabulary import train_tokenizer
 
     mindspore.set_seed(7)

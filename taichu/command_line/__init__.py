@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from taichu.interruption import Terminated
+from taichu.training.interruption import Terminated
 
 COMMANDS = {
     "demo": "build the digits, train on them, evaluate, and write a report",

@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser):
 
 def run(options: argparse.Namespace):
     from ascend.kernel_check import find_faults
-    from taichu.dry_compile import GRAPHS, graphs_of
+    from taichu.command_line.dry_compile import GRAPHS, graphs_of
 
     _, config = load_recipe(options.recipe, options.overrides)
     if options.devices < 1:
@@ -86,7 +86,14 @@ def select(options: argparse.Namespace, graph: str, rank: int, ranks: int):
     from ascend.kernel_check.cuda import select_cuda_kernels
 
     device = "GPU" if options.chip == "GPU" else "Ascend"
-    command = [sys.executable, "-m", "taichu.dry_compile", device, graph, options.recipe]
+    command = [
+        sys.executable,
+        "-m",
+        "taichu.command_line.dry_compile",
+        device,
+        graph,
+        options.recipe,
+    ]
     command += options.overrides
     if device == "GPU":
         return select_cuda_kernels(command)

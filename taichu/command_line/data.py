@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser):
 
 def build(options: argparse.Namespace):
     try:
-        from taichu.digits.build import build_digits
+        from taichu.data.digits.build import build_digits
 
         print(build_digits(options.out, options.seed, processes=options.processes))
     except ModuleNotFoundError as error:
@@ -58,7 +58,7 @@ def build(options: argparse.Namespace):
 
 def check(options: argparse.Namespace) -> int:
     from taichu.config import load_size
-    from taichu.data_check import check_manifest
+    from taichu.data.check import check_manifest
 
     modalities = load_size(options.model).modalities
     rows, problems = check_manifest(Path(options.manifest), modalities, options.processes)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace):
     if not options.out:
         print(json.dumps(metrics, indent=2, ensure_ascii=False))
         return
-    from taichu.model_folder import write_json
+    from taichu.storage.model_folder import write_json
 
     write_json(Path(options.out), metrics)
     print(options.out)

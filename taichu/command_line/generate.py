@@ -61,7 +61,7 @@ def run(options: argparse.Namespace):
         options.error("--repetition-penalty must be above 0")
     options.stop = tuple(filter(None, options.stop or ()))
     from modality_adapters.files import require_suffix
-    from taichu.sampling import Sampling
+    from taichu.inference.sampling import Sampling
 
     model = load_model(options)
     if options.out and options.into in model.adapters:  # refused now, not after the work

@@ -27,8 +27,8 @@ def run(options: argparse.Namespace):
 def show_folder(folder: Path) -> list[tuple[str, str]]:
     """What a model folder says of itself, without loading its weights."""
     from modality_adapters import create_adapter
-    from taichu.exported_model import exported_format
-    from taichu.model_folder import read_config, read_json
+    from taichu.inference.exported_model import exported_format
+    from taichu.storage.model_folder import read_config, read_json
     from taichu.vocabulary import Vocabulary
 
     config = read_config(folder)
@@ -62,7 +62,7 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
 
 def _parameters(path: Path, exported: bool) -> str:
     """How many a file holds; nothing of what was exported, which is laid out in other ways."""
-    from taichu.tensor_file import count_values
+    from taichu.storage.tensor_file import count_values
 
     return "" if exported else f"{count_values(path):,} parameters, "
 
@@ -78,7 +78,7 @@ def show_machine(device: str) -> list[tuple[str, str]]:
     from modality_adapters import create_adapter
     from taichu.command_line.train import shipped
     from taichu.config import SIZES, load_size
-    from taichu.model import count_parameters
+    from taichu.model.backbone import count_parameters
     from taichu.vocabulary import JointIds
 
     reason = choose_device(device).reason

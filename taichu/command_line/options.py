@@ -36,7 +36,7 @@ def inputs(options: argparse.Namespace) -> dict:
 
 def load_model(options: argparse.Namespace):
     """Choose the device, say so on stderr, and load the model folder, or one that was exported."""
-    from taichu.exported_model import exported_format
+    from taichu.inference.exported_model import exported_format
 
     graphs = exported_format(options.folder)
     if graphs not in (None, "mindir"):
@@ -50,9 +50,9 @@ def load_model(options: argparse.Namespace):
 
     print(choose_device(options.device).reason, choose_precision(), sep="\n", file=sys.stderr)
     if graphs == "mindir":
-        from taichu.mindir_model import MindirModel
+        from taichu.inference.mindir_model import MindirModel
 
         return MindirModel(options.folder)
-    from taichu.pretrained import Taichu
+    from taichu.inference.pretrained import Taichu
 
     return Taichu.from_pretrained(options.folder)

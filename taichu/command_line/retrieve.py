@@ -36,8 +36,8 @@ def run(options: argparse.Namespace):
         options.error("nothing to look for; give --text, --image, ...")
     if options.top < 1:
         options.error("--top must be at least 1")
-    from taichu.prepared import prepare
-    from taichu.retrieval import Candidates, search
+    from taichu.data.prepared import prepare
+    from taichu.inference.retrieval import Candidates, search
 
     model = load_model(options)
     query = model.embed(**given)

@@ -23,7 +23,7 @@ import yaml
 from ascend.ranks import read_ranks
 from taichu.config import apply_overrides, build, load_yaml, nearest
 from taichu.errors import ConfigError
-from taichu.hang_watch import show_stacks_when_asked
+from taichu.training.hang_watch import show_stacks_when_asked
 
 
 def add_options(parser: argparse.ArgumentParser):

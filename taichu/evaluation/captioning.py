@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from taichu.digits.captions import VALUES, known, parse
+from taichu.data.digits.captions import VALUES, known, parse
 from taichu.evaluation.judge import distinct
-from taichu.generation import generate
-from taichu.sampling import Sampling
+from taichu.inference.generation import generate
+from taichu.inference.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from taichu.digits.captions import known
+from taichu.data.digits.captions import known
 from taichu.evaluation.judge import distinct
 from taichu.vocabulary import TEXT
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from taichu.batches import parse_group
+from taichu.data.batches import parse_group
+from taichu.data.prepared import prepare
 from taichu.errors import ManifestError
 from taichu.evaluation.captioning import captioning, text_from_nothing
 from taichu.evaluation.codec import codec_figures
@@ -16,8 +17,7 @@ from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import train_judges
 from taichu.evaluation.retrieval import retrieval
 from taichu.evaluation.zero_shot import zero_shot
-from taichu.prepared import prepare
-from taichu.sampling import Sampling
+from taichu.inference.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 PARTS = 8  # of an evaluation, each a step of its progress bar

@@ -3,8 +3,8 @@
 import numpy as np
 
 from taichu.evaluation.judge import distinct
-from taichu.generation import generate
-from taichu.sampling import Sampling
+from taichu.inference.generation import generate
+from taichu.inference.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from taichu.digits.render import centre_digit
+from taichu.data.digits.render import centre_digit
 
 COMPONENTS = 160  # principal components the regression sees; all of them take minutes
 MOST = 4000  # training items

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from taichu.digits.captions import ATTRIBUTES, TEST_TEMPLATES, VALUES, fill
+from taichu.data.digits.captions import ATTRIBUTES, TEST_TEMPLATES, VALUES, fill
 from taichu.vocabulary import TEXT
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from taichu.config import ModelConfig
 from taichu.export.graph import Graph, Weights
 from taichu.export.network import Attention, Blocks, CachedAttention
-from taichu.rotary_frequencies import rotary_frequencies
-from taichu.spelling import spelled_table
+from taichu.model.rotary_frequencies import rotary_frequencies
+from taichu.model.spelling import spelled_table
 
 HIDDEN = -1e9  # added to the score of a token that is not seen
 

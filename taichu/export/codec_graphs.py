@@ -9,7 +9,7 @@ from modality_adapters.grid import GridGeometry
 from taichu.config import CodecConfig
 from taichu.export.graph import Graph, Weights
 from taichu.export.network import Attention, Blocks, linear
-from taichu.rotary_frequencies import rotary_frequencies
+from taichu.model.rotary_frequencies import rotary_frequencies
 
 
 class CodecGraphs:

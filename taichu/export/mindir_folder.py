@@ -3,7 +3,7 @@
     OUT/embed.mindir  read.mindir  step.mindir  encode.<modality>.mindir  decode.<modality>.mindir
     OUT/export.json, config.json, preprocessor_config.json, tokenizer.model
 
-Each graph holds its weights. The codecs' graphs take `taichu.codec.Codec`'s number of grids.
+Each graph holds its weights. The codecs' graphs take `taichu.model.codec.Codec`'s number of grids.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 from mindspore import nn, ops
 
 from ascend.operators.form import plain_forms
-from taichu.exported_model import write_export
-from taichu.pretrained import Taichu
+from taichu.inference.exported_model import write_export
+from taichu.inference.pretrained import Taichu
 
 
 def export_mindir(folder: Path | str, out: Path | str) -> Path:

@@ -17,9 +17,9 @@ from taichu.errors import ExportError
 from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
-from taichu.exported_model import write_export
-from taichu.model_folder import create_adapters, read_config, read_tokenizer
-from taichu.tensor_file import load_tensors, save_tensors
+from taichu.inference.exported_model import write_export
+from taichu.storage.model_folder import create_adapters, read_config, read_tokenizer
+from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.vocabulary import Vocabulary
 
 WEIGHTS = "weights.safetensors"

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from ascend.device_matrix import ParallelConfig
 from ascend.rates import DeviceType
-from taichu.batches import parse_group
-from taichu.blueprint import Blueprint
 from taichu.config import ModelConfig, load_size
+from taichu.data.batches import parse_group
+from taichu.data.packing import BatchShape
 from taichu.errors import ConfigError
-from taichu.packing import BatchShape
+from taichu.training.blueprint import Blueprint
 from taichu.vocabulary import TEXT
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

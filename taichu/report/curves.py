@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from taichu.report.tables import flatten, is_number, pretty
-from taichu.training_log import read_log
+from taichu.training.log import read_log
 
 SIZE = (3.2, 2.0)  # inches
 INK = "#010203"  # stands for the page's text colour

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taichu.generation import generate
-from taichu.prepared import PreparedData
+from taichu.data.prepared import PreparedData
+from taichu.inference.generation import generate
+from taichu.inference.sampling import Sampling
 from taichu.report.pictures import Shown, show_text
 from taichu.report.relevance import Relevance
 from taichu.report.wall import contents, queries, text_of
-from taichu.sampling import Sampling
 from taichu.vocabulary import TEXT
 
 MADE = 8  # media a modality: half from English captions, half from Chinese ones

@@ -6,8 +6,8 @@ Samples without such labels belong together where they share a text.
 
 import numpy as np
 
-from taichu.digits.captions import ATTRIBUTES, known, parse
-from taichu.manifest import Sample
+from taichu.data.digits.captions import ATTRIBUTES, known, parse
+from taichu.data.manifest import Sample
 from taichu.vocabulary import TEXT
 
 

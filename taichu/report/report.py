@@ -9,7 +9,8 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 import taichu
-from taichu.prepared import PreparedData
+from taichu.data.prepared import PreparedData
+from taichu.inference.sampling import Sampling
 from taichu.report.curves import curves
 from taichu.report.floors import Floors
 from taichu.report.gallery import generated_captions, generated_media, reconstructions
@@ -25,8 +26,7 @@ from taichu.report.tables import (
     tables,
 )
 from taichu.report.wall import retrieval_wall
-from taichu.sampling import Sampling
-from taichu.training_log import read_log
+from taichu.training.log import read_log
 
 TEMPLATE = "report.html.j2"
 

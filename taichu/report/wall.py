@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taichu.manifest import Sample
-from taichu.prepared import PreparedData
+from taichu.data.manifest import Sample
+from taichu.data.prepared import PreparedData
+from taichu.inference.retrieval import Candidates, search
 from taichu.report.pictures import Shown, show_text
 from taichu.report.relevance import Relevance, subject
-from taichu.retrieval import Candidates, search
 from taichu.vocabulary import TEXT
 
 SAMPLES = 600  # that candidates are taken from

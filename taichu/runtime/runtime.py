@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from taichu.exported_model import ExportedModel
-from taichu.packing import PLANES, PackedBatch
+from taichu.data.packing import PLANES, PackedBatch
+from taichu.inference.exported_model import ExportedModel
 from taichu.runtime.cache import Cache
 from taichu.runtime.providers import choose_provider
 from taichu.runtime.sessions import Sessions

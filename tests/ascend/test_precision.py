@@ -8,7 +8,7 @@ from ascend import operators, precision
 from ascend.loss_scale import LossScale
 from ascend.operators import AdamW
 from ascend.precision import PrecisionError, choose_precision, compute_type
-from taichu.training_step import TrainingStep
+from taichu.training.step import TrainingStep
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

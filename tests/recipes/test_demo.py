@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from recipes import demo
-from taichu.batches import MixtureConfig
+from taichu.data.batches import MixtureConfig
 from taichu.errors import ConfigError
 from taichu.evaluation import EvaluationConfig
-from taichu.trainer import TrainConfig
+from taichu.training.trainer import TrainConfig
 
 
 @pytest.fixture

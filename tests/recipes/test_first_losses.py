@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from recipes import codecs, grouped_alignment, grouped_decoding, joint_decoding, pretrain
-from taichu.batches import MixtureConfig
+from taichu.data.batches import MixtureConfig
 from taichu.errors import ConfigError
-from taichu.trainer import TrainConfig
-from taichu.training_log import read_log
+from taichu.training.log import read_log
+from taichu.training.trainer import TrainConfig
 
 FIRST_LOSSES = {
     "codecs.image": [0.416274, 0.338572, 0.340602],

@@ -13,9 +13,9 @@ import pytest
 
 from recipes import codecs
 from recipes.codecs import Config
-from taichu.pretrained import Taichu
-from taichu.tensor_file import load_tensors
-from taichu.trainer import TrainConfig
+from taichu.inference.pretrained import Taichu
+from taichu.storage.tensor_file import load_tensors
+from taichu.training.trainer import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SIZE = ("heads: 1", "heads: 2"), ("head_size: 32", "head_size: 16"), ("\ndepth: 1", "\ndepth: 2")

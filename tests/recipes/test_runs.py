@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from recipes import codecs
-from taichu.profiling import ProfileConfig
-from taichu.trainer import TrainConfig
-from taichu.training_log import read_log
+from taichu.training.log import read_log
+from taichu.training.profiling import ProfileConfig
+from taichu.training.trainer import TrainConfig
 
 PROGRAM = "import sys; from taichu.command_line import main; sys.exit(main())"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taichu.config import CodecConfig, ModelConfig
-from taichu.layout import Span
+from taichu.data.layout import Span
 from taichu.vocabulary import Vocabulary, train_tokenizer
 
 LINES = [

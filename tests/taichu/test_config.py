@@ -121,7 +121,7 @@ def test_shipped_sizes(name):
     for modality, settings in size.modalities.items():
         tokens = create_adapter(modality, settings).geometry.tokens
         assert 0 < tokens <= 1024
-        assert size.codecs[modality].width % 32 == 0  # see taichu.codec
+        assert size.codecs[modality].width % 32 == 0  # see taichu.model.codec
 
 
 def test_load_size_names_the_nearest():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ascend.operators import AdamW
-from taichu.generation import generate
-from taichu.layout import GROUPED, JOINT, Segment, Span
-from taichu.model import Backbone
-from taichu.objectives import Objective
-from taichu.packing import BatchShape, Layout, pack
-from taichu.sampling import Sampling
-from taichu.training_step import TrainingStep
+from taichu.data.layout import GROUPED, JOINT, Segment, Span
+from taichu.data.packing import BatchShape, Layout, pack
+from taichu.inference.generation import generate
+from taichu.inference.sampling import Sampling
+from taichu.model.backbone import Backbone
+from taichu.training.objectives import Objective
+from taichu.training.step import TrainingStep
 
 MODALITIES = ("text", "image", "audio", "video", "shape3d")
 SUBSETS = [subset for n in range(1, 6) for subset in combinations(MODALITIES, n)]

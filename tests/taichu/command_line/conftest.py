@@ -32,7 +32,14 @@ def select():
     """select(graph, key=value ...): the kernels of one of pretrain's graphs on an Ascend."""
 
     def select(graph: str, *overrides: str, **settings):
-        command = [sys.executable, "-m", "taichu.dry_compile", "Ascend", graph, "pretrain"]
+        command = [
+            sys.executable,
+            "-m",
+            "taichu.command_line.dry_compile",
+            "Ascend",
+            graph,
+            "pretrain",
+        ]
         return select_kernels([*command, *overrides], **settings)
 
     return select

@@ -49,7 +49,15 @@ def test_every_operator_has_a_kernel(select, size, graph):
 )
 def test_every_operator_has_a_cuda_kernel(graph, change):
     """In float16 with a loss scale, as a GPU computes."""
-    command = [sys.executable, "-m", "taichu.dry_compile", "GPU", graph, "pretrain", change]
+    command = [
+        sys.executable,
+        "-m",
+        "taichu.command_line.dry_compile",
+        "GPU",
+        graph,
+        "pretrain",
+        change,
+    ]
     selection = select_cuda_kernels(command)
     assert find_faults(selection) == []
     kernels = {operator for operator, _ in selection.kernels}

@@ -11,7 +11,7 @@ from taichu.evaluation.generation import generation
 from taichu.evaluation.judge import Judge
 from taichu.evaluation.retrieval import equal, recall, together
 from taichu.evaluation.zero_shot import prompts
-from taichu.sampling import Sampling
+from taichu.inference.sampling import Sampling
 
 
 def test_recall_counts_first_and_first_five():
@@ -116,7 +116,7 @@ def test_the_judge_learns_a_plain_difference(centred):
 
 
 def test_prompts_are_held_out_captions_of_the_digit():
-    from taichu.digits.captions import TRAIN_TEMPLATES, fill, parse
+    from taichu.data.digits.captions import TRAIN_TEMPLATES, fill, parse
 
     made = prompts("video", "zh", 4)
     assert all(parse(text)["digit"] == 4 for text in made)

@@ -12,10 +12,10 @@ from ascend import device_matrix
 from ascend.device import set_device
 from ascend.precision import choose_precision
 from ascend.ranks import Ranks
-from taichu.blueprint import Blueprint
+from taichu.command_line.dry_compile import compile_step
 from taichu.command_line.train import load_recipe
 from taichu.config import load_size
-from taichu.dry_compile import compile_step
+from taichu.training.blueprint import Blueprint
 
 _, config = load_recipe(sys.argv[1], sys.argv[2:])
 set_device("Ascend")

@@ -7,7 +7,7 @@ import pytest
 from mindspore.nn.utils import no_init_parameters
 
 from ascend.device_matrix import ParallelConfig
-from taichu.model import Backbone
+from taichu.model.backbone import Backbone
 from taichu.plan.parameters import Held, all_parameters, count_active, count_by_part
 from taichu.plan.workload import stages
 

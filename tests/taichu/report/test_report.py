@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from taichu.config import load_size
-from taichu.manifest import Sample
-from taichu.prepared import PreparedData
+from taichu.data.manifest import Sample
+from taichu.data.prepared import PreparedData
+from taichu.inference.sampling import Sampling
 from taichu.report.floors import DEMO, FULL
 from taichu.report.relevance import Relevance
 from taichu.report.solid_view import swinging
 from taichu.report.tables import MISSING, duration, flatten, missed, number, tables
-from taichu.sampling import Sampling
 
 MODALITIES = {
     "image": {"shape": [1, 16, 16, 3], "patch": [1, 8, 8]},
@@ -46,7 +46,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 @pytest.fixture(scope="module")
 def model(cpu, tokenizer):
-    from taichu.pretrained import Taichu
+    from taichu.inference.pretrained import Taichu
 
     codecs = {name: {"levels": [4, 4], "width": 32, "depth": 1} for name in MODALITIES}
     small = {"width": 32, "depth": 1, "heads": 2, "key_value_heads": 1, "head_size": 16}

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 
 from taichu.errors import ExportError
-from taichu.generation import generate
+from taichu.inference.generation import generate
+from taichu.inference.sampling import Sampling
 from taichu.runtime import Runtime
-from taichu.sampling import Sampling
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,1 @@
+"""Models in use: embedding, generation and retrieval, whatever computes them."""

@@ -1,0 +1,182 @@
+"""The model as a user holds it, whatever computes it: files in, vectors and files out."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from taichu.config import ModelConfig
+from taichu.data.layout import Segment, Span
+from taichu.data.packing import BatchShape, Layout, PackedBatch, pack
+from taichu.errors import GenerationError
+from taichu.inference.generation import generate, stream
+from taichu.inference.sampling import Sampling
+from taichu.storage.model_folder import create_adapters
+from taichu.vocabulary import TEXT, Vocabulary
+
+EMBED_ROWS, EMBED_LENGTH = 16, 128  # shape of the batches that `embed_many` fills
+
+
+class UnifiedModel(ABC):
+    """A vocabulary and adapters around what computes: `taichu.Taichu` on MindSpore, and exported
+    graphs (`taichu.inference.exported_model`) on MindSpore or ONNX Runtime.
+
+    Args:
+        config: sizes; ``config.pieces`` is set to the tokenizer's.
+        tokenizer: a SentencePiece model, as bytes.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: bytes):
+        codes = {name: codec.codes for name, codec in config.codecs.items()}
+        self.vocabulary = Vocabulary(tokenizer, codes)
+        self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
+        self.adapters = create_adapters(config)
+
+    @property
+    def grids(self) -> dict[str, tuple[int, int]]:
+        """(tokens, patch size) of each grid modality, in order."""
+        geometries = {name: adapter.geometry for name, adapter in self.adapters.items()}
+        return {name: (g.tokens, g.patch_size) for name, g in geometries.items()}
+
+    @abstractmethod
+    def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
+        """The first ``count`` embeddings of a batch, (count, C) float32 unit vectors."""
+
+    @abstractmethod
+    def start_reading(self, batch: PackedBatch, rows: int, tokens: int) -> Callable:
+        """Read conditions, one a row of the batch, that are continued by so many rows and tokens.
+
+        Returns:
+            (ids (R,), their (t, y, x) (R, 3), how many tokens were made before) -> logits (R, V) of
+            the tokens after these, float32; to be called for token after token.
+        """
+
+    @abstractmethod
+    def decode_codes(self, modality: str, codes: np.ndarray) -> np.ndarray:
+        """Codes (n, tokens) -> grids (n, T, Y, X, C) float32 in [-1, 1]."""
+
+    @property
+    @abstractmethod
+    def score_scale(self) -> float:
+        """What cosines are multiplied by in alignment's softmax."""
+
+    def embed(self, **inputs) -> np.ndarray:
+        """Unit vectors of ``text=``, ``image=``, ``audio=``, ``video=``, ``shape3d=``.
+
+        Each is a string (text) or a path (media), or a list of them; several modalities at once
+        form one group, embedded together. A modality's list may be as long as the others' only.
+
+        Returns:
+            (C,) float32 for single values, (n, C) for lists.
+
+        Raises:
+            MediaError: a file cannot be read. GenerationError: an unknown modality, or nothing.
+        """
+        if not inputs:
+            raise GenerationError(f"nothing to embed; give {', '.join((TEXT, *self.adapters))}")
+        conditions, single = as_conditions(inputs, self.adapters)
+        vectors = self.embed_many([self.read(condition) for condition in conditions])
+        return vectors[0] if single else vectors
+
+    def generate(self, into: str | tuple[str, ...], sampling: Sampling | None = None, **inputs):
+        """Make text or media from any subset of modalities, none included.
+
+        Args:
+            into: "text" or a grid modality; or several, made one behind the other in this order.
+            sampling: temperature and the rest; see `Sampling`.
+            inputs: as for `embed`; a ``seed=`` among them sets the sampling's.
+
+        Returns:
+            `Generated` (``.save(path)``; ``.text`` or ``.grid``), a list of them where ``into``
+            names several; and of either a list for lists.
+
+        Raises:
+            GenerationError: the modality is unknown. MediaError: a file cannot be read.
+        """
+        sampling = sampling or Sampling()
+        if "seed" in inputs:
+            sampling = dataclasses.replace(sampling, seed=inputs.pop("seed"))
+        conditions, single = as_conditions(inputs, self.adapters)
+        made = generate(self, into, [self.read(c) for c in conditions], sampling)
+        return made[0] if single else made
+
+    def stream(self, sampling: Sampling | None = None, **inputs) -> Iterator[str]:
+        """A text made from single inputs, as `generate` makes it, in pieces as they come.
+
+        Args:
+            sampling: see `Sampling`; one candidate.
+            inputs: as for `embed`; none of them a list.
+
+        Raises:
+            GenerationError: a modality is unknown, or lists or candidates are given. MediaError: a
+                file cannot be read.
+        """
+        sampling = sampling or Sampling()
+        conditions, single = as_conditions(inputs, self.adapters)
+        if not single or sampling.candidates > 1:
+            raise GenerationError("a stream is of single inputs, and of one candidate")
+        return stream(self, self.read(conditions[0]), sampling)
+
+    def read(self, condition: dict) -> dict:
+        """Modality -> path or string, to modality -> grid or string."""
+        return {
+            name: value if name == TEXT else self.adapters[name].read(value)
+            for name, value in condition.items()
+        }
+
+    def observe(self, content: dict) -> tuple[Span, ...]:
+        """Modality -> grid or string, to the spans of a segment that observes them."""
+        spans = []
+        for name, value in content.items():
+            if name == TEXT:
+                spans.append(Span(TEXT, ids=np.array(self.vocabulary.encode(value), np.int32)))
+            else:
+                geometry = self.adapters[name].geometry
+                patches = geometry.patchify(value)
+                spans.append(Span(name, patches=patches, coordinates=geometry.coordinates()))
+        return tuple(spans)
+
+    def embed_many(self, contents: list[dict]) -> np.ndarray:
+        """Unit vectors (n, C) of many groups of grids and strings, packed together."""
+        segments = [Segment(self.observe(content), embedding=1) for content in contents]
+        if len(segments) % 2:
+            segments.append(segments[-1])
+        longest = max(len(segment) for segment in segments)
+        length = max(EMBED_LENGTH, -(-longest // 64) * 64)
+        # segments go in twos, as a batch's embeddings do; the caption tells which two they were
+        waiting = [
+            Layout((segments[i], segments[i + 1]), 0, i, aligned=True)
+            for i in range(0, len(segments), 2)
+        ]
+        places = EMBED_ROWS * length
+        patches = tuple(
+            (name, places // 2 // a.geometry.tokens * a.geometry.tokens, a.geometry.patch_size)
+            for name, a in self.adapters.items()
+        )
+        shape = BatchShape(EMBED_ROWS, length, 1, places // 16, patches)
+        vectors = np.zeros((len(segments), self.config.embedding), np.float32)
+        while waiting:
+            batch, waiting = pack(waiting, shape, self.vocabulary)
+            made = self.embed_batch(batch, 2 * shape.pairs)
+            for pair, first in enumerate(batch.pair_caption):
+                if first >= 0:
+                    vectors[first : first + 2] = made[2 * pair : 2 * pair + 2]
+        return vectors[: len(contents)]
+
+
+def as_conditions(inputs: dict, modalities) -> tuple[list[dict], bool]:
+    """Keyword inputs -> one dict a result, and whether single values were given."""
+    for name in inputs:
+        if name != TEXT and name not in modalities:
+            known = ", ".join((TEXT, *modalities))
+            raise GenerationError(f"this model has no modality {name!r}; it has {known}")
+    lists = {name: value for name, value in inputs.items() if isinstance(value, (list, tuple))}
+    if not lists:
+        return [dict(inputs)], True
+    counts = {len(value) for value in lists.values()}
+    if len(counts) > 1 or len(lists) < len(inputs):
+        raise GenerationError("give lists of equal length, or single values")
+    if counts == {0}:
+        raise GenerationError("the lists are empty")
+    return [{n: v[i] for n, v in lists.items()} for i in range(counts.pop())], False

@@ -1,0 +1,1 @@
+"""The network: the shared blocks, what feeds them, and the codecs beside them."""

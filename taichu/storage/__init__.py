@@ -1,0 +1,1 @@
+"""The files that models and trainings are kept in; nothing here computes."""

@@ -1,0 +1,1 @@
+"""Objectives, the compiled step, the loop around it, and what keeps a long run alive."""
