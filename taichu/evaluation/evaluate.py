@@ -39,13 +39,19 @@ class EvaluationConfig:
     def media(self) -> Sampling:
         """How media are made from captions."""
         return Sampling(
-            self.temperature, 0, self.top_p, self.guidance, self.seed, candidates=self.candidates
+            temperature=self.temperature,
+            top_p=self.top_p,
+            guidance=self.guidance,
+            seed=self.seed,
+            candidates=self.candidates,
         )
 
     @property
     def captions(self) -> Sampling:
         """How captions are made from media."""
-        return Sampling(self.caption_temperature, seed=self.seed, candidates=self.candidates)
+        return Sampling(
+            temperature=self.caption_temperature, seed=self.seed, candidates=self.candidates
+        )
 
 
 def evaluate(
