@@ -16,7 +16,7 @@ PACKAGES = [
     ["model"],
     ["training", "inference"],
     ["runtime", "export", "evaluation"],
-    ["report", "plan"],
+    ["report", "plan", "server"],
     ["command_line"],
 ]
 

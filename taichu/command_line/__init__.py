@@ -19,12 +19,14 @@ COMMANDS = {
     "retrieve": "find what of a manifest is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
     "export": "turn a model folder into graphs that run without MindSpore",
+    "serve": "answer requests over HTTP in the form of OpenAI's API, with a page to try it",
     "info": "show a model folder, or what is installed and which device is used",
     "doctor": "check this machine: what is missing for its device, and what mends it",
 }
 
 # packages that some commands need, and the extra that brings them
 EXTRAS = {"jinja2": "train", "matplotlib": "train", "mindspore": "train", "onnx": "train"}
+EXTRAS |= {"fastapi": "serve", "prometheus_client": "serve", "uvicorn": "serve"}
 EXTRAS |= {"onnxruntime": "runtime", "mlxtend": "demo", "sklearn": "demo"}
 
 EPILOG = """\

@@ -28,6 +28,7 @@ class Answer:
         spans: (modality, ids) of those that are whole.
         log_likelihood: of all that was chosen.
         done: whether there is nothing more to make.
+        cut_off: whether a text ended because it was as long as it may be.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Answer:
         self.vocabulary, self.adapters, self.sampling = vocabulary, adapters, sampling
         self.draws, self.coordinate, self.waiting = draws, start, deque(into)
         self.spans: list[tuple[str, list[int]]] = []
-        self.log_likelihood, self.done = 0.0, False
+        self.log_likelihood, self.done, self.cut_off = 0.0, False, False
         self.fed = vocabulary.pad, (0, 0, 0)  # of a row that is done: it must feed something
         self.queue: deque = deque()
         self._open()
@@ -66,7 +67,9 @@ class Answer:
             return
         self.ids.append(token)
         self.queue.append((token, self._place(len(self.ids) - 1)))
-        if len(self.ids) == self.length or (self.modality == TEXT and self._is_stopped()):
+        stopped = self.modality == TEXT and self._is_stopped()
+        if stopped or len(self.ids) == self.length:
+            self.cut_off |= self.modality == TEXT and not stopped
             self._close()
 
     def cut(self, text: str) -> str:

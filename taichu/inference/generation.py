@@ -70,10 +70,7 @@ def generate(
         decoding = Decoding(model, wanted, part + part[-1:] * missing, sampling, start)
         while not decoding.done:
             decoding.step()
-        rows = turn_into_content(model, decoding.answers)
-        c = sampling.candidates
-        candidates = [rows[i : i + c] for i in range(0, len(rows), c)][: len(part)]
-        made += _best(model, part, candidates)
+        made += finish(model, part, decoding.answers)
     return [row[0] for row in made] if isinstance(into, str) else made
 
 
@@ -93,6 +90,19 @@ def check_wanted(model, into: str | tuple[str, ...], sampling: Sampling) -> tupl
     if sampling.candidates > 1 and sampling.temperature <= 0:
         raise GenerationError("candidates need a temperature above 0; without it they are equal")
     return wanted
+
+
+def finish(model, contents: list, answers: list[Answer]) -> list[list[Generated]]:
+    """What was made of each condition, of its candidates the best.
+
+    Args:
+        contents: conditions, as `taichu.inference.unified_model.UnifiedModel.observe` takes them.
+        answers: of the rows, those of a condition side by side; of more than there are conditions,
+            the first.
+    """
+    rows, count = turn_into_content(model, answers), answers[0].sampling.candidates
+    candidates = [rows[i : i + count] for i in range(0, len(rows), count)][: len(contents)]
+    return _best(model, contents, candidates)
 
 
 def turn_into_content(model, answers: list[Answer]) -> list[list[Generated]]:
@@ -115,7 +125,7 @@ def turn_into_content(model, answers: list[Answer]) -> list[list[Generated]]:
     return rows
 
 
-def _best(model, contents: list[dict], made: list[list[list[Generated]]]):
+def _best(model, contents: list, made: list[list[list[Generated]]]):
     """Of each condition's candidates the nearest to it, by alignment's softmax (cosine times its
     scale); of texts the likeliest, by that and decoding's together. Of media it would be the
     plainest: most of their codes' likelihood is about strokes that no caption speaks of. Without a
@@ -152,16 +162,9 @@ class Decoding:
     def __init__(self, model, into: tuple[str, ...], contents, sampling: Sampling, first: int = 0):
         observed = [model.observe(content) for content in contents]
         self.answers = [
-            Answer(
-                model.vocabulary,
-                model.adapters,
-                into,
-                sampling,
-                np.random.default_rng((sampling.seed, first + i, candidate)),
-                first_coordinate(model, spans),
-            )
+            answer
             for i, spans in enumerate(observed)
-            for candidate in range(sampling.candidates)
+            for answer in begin_answers(model, into, spans, sampling, first + i)
         ]
         self.guidance = sampling.guidance
         self.guided = sampling.guidance != 1.0 and any(observed)
@@ -194,6 +197,28 @@ class Decoding:
             with_condition, without = np.split(logits, 2)
             logits = without + self.guidance * (with_condition - without)
         choose_next(self.answers, logits)
+
+
+def begin_answers(model, into, spans: tuple, sampling: Sampling, number: int = 0) -> list[Answer]:
+    """The candidates' answers to one condition, nothing made yet.
+
+    Args:
+        into: modalities, in the order in which they are made.
+        spans: what the condition observes.
+        number: of the condition, which its draws depend on.
+    """
+    start = first_coordinate(model, spans)
+    return [
+        Answer(
+            model.vocabulary,
+            model.adapters,
+            into,
+            sampling,
+            np.random.default_rng((sampling.seed, number, candidate)),
+            start,
+        )
+        for candidate in range(sampling.candidates)
+    ]
 
 
 def stream(model, content: dict, sampling: Sampling) -> Iterator[str]:

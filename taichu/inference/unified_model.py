@@ -125,10 +125,11 @@ class UnifiedModel(ABC):
             for name, value in condition.items()
         }
 
-    def observe(self, content: dict) -> tuple[Span, ...]:
-        """Modality -> grid or string, to the spans of a segment that observes them."""
+    def observe(self, content: dict | list[tuple]) -> tuple[Span, ...]:
+        """The spans of a segment that observes grids and strings: modality -> one of them, or pairs
+        of a modality and one, where a modality comes more than once."""
         spans = []
-        for name, value in content.items():
+        for name, value in content.items() if isinstance(content, dict) else content:
             if name == TEXT:
                 spans.append(Span(TEXT, ids=np.array(self.vocabulary.encode(value), np.int32)))
             else:

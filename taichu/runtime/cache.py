@@ -41,6 +41,12 @@ class Cache:
             kept[row, :, :length] = read[condition, :, :length]
         self.lengths[row] = length
 
+    def move(self, source: int, target: int):
+        """Put a row in another's place."""
+        length = self.lengths[target] = self.lengths[source]
+        for kept in self.kept.values():
+            kept[target, :, :length] = kept[source, :, :length]
+
     def step(self, ids_R: np.ndarray, coords_R3: np.ndarray) -> np.ndarray:
         """Add a token to each of the first rows.
 

@@ -41,23 +41,21 @@ class Runtime(ExportedModel):
         return self.sessions("embed", **self._rows(batch), **counts)[0]
 
     def start_reading(self, batch: PackedBatch, rows: int, tokens: int):
-        cache = self.read_conditions(batch, rows, tokens)
+        read, lengths = self.read_conditions(batch)
+        cache = Cache(self.sessions, self.config, rows, int(lengths.max()) + tokens)
+        for row in range(rows):
+            condition = row // (rows // len(lengths))
+            cache.fill(row, int(lengths[condition]), read, condition)
 
         def next_logits(ids: np.ndarray, coords: np.ndarray, made: int) -> np.ndarray:
             return cache.step(ids, coords)
 
         return next_logits
 
-    def read_conditions(self, batch: PackedBatch, rows: int, tokens: int) -> Cache:
-        """A cache of rows that begin with a batch's conditions, as many rows for each side by side,
-        with room for so many tokens more."""
-        read = self.sessions("read", **self._rows(batch))
-        lengths = (batch.segment > 0).sum(1)
-        cache = Cache(self.sessions, self.config, rows, int(lengths.max()) + tokens)
-        for row in range(rows):
-            condition = row // (rows // len(lengths))
-            cache.fill(row, int(lengths[condition]), read, condition)
-        return cache
+    def read_conditions(self, batch: PackedBatch) -> tuple[list[np.ndarray], np.ndarray]:
+        """Keys and values (B, G, L, K) of each block after B conditions, one a row, and how many
+        tokens (B,) each has."""
+        return self.sessions("read", **self._rows(batch)), (batch.segment > 0).sum(1)
 
     def encode_grids(self, modality: str, grids: np.ndarray) -> np.ndarray:
         geometry = self.adapters[modality].geometry
