@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
+from modality_adapters.errors import MediaError
 from taichu.inference.generation import Generated, begin_answers, finish, settled
 from taichu.runtime import Runtime
 from taichu.runtime.continuous_batching import Prompt
@@ -116,6 +117,9 @@ class Completion:
                 yield event(body)
         except RequestError as error:
             yield event(error.body)
+        except Exception as error:
+            yield event(RequestError(f"{type(error).__name__} in the server", 500).body)
+            raise  # to be logged
         finally:
             self.job.cancelled = True
         yield "data: [DONE]\n\n"
@@ -161,8 +165,15 @@ class Completion:
         return await self._part(modality, grid)
 
     async def _part(self, modality: str, grid: np.ndarray) -> dict:
+        """What was made as a content part; where it is nothing that can be written, such as a solid
+        without a surface, the part says so, and the rest of the answer is not lost."""
         suffix = self.suffixes[modality]
-        return as_part(modality, await self.chat.media.write(modality, grid, suffix), suffix)
+        try:
+            data = await self.chat.media.write(modality, grid, suffix)
+        except MediaError as error:
+            kind = f"{modality}_url"
+            return {"type": kind, kind: None, "error": {"message": error.reason}}
+        return as_part(modality, data, suffix)
 
     async def _message(self, row: list[Generated]) -> dict:
         """An answer: all of it in order as ``parts``, and where OpenAI's clients look for it."""
@@ -173,7 +184,7 @@ class Completion:
                 parts.append(as_part(TEXT, one.text))
                 continue
             parts.append(await self._part(one.modality, one.grid))
-            if one.modality == "audio":
+            if one.modality == "audio" and parts[-1]["audio_url"]:
                 sounds.append(parts[-1]["audio_url"]["url"].split(",", 1)[1])
         message = {"role": "assistant", "content": "\n".join(texts) if texts else None}
         message |= {"refusal": None, "parts": parts}

@@ -34,16 +34,12 @@ class Job:
         self.prompt, self.seconds, self.followed = prompt, seconds, followed
         self.began, self.started, self.cancelled = time.monotonic(), False, False
         self.told = [(0, 0)] * len(prompt.answers)  # how much of each answer
-        self._loop, self._news = asyncio.get_running_loop(), asyncio.Queue()
+        self.loop, self.inbox = asyncio.get_running_loop(), asyncio.Queue()
 
     @property
     def late(self) -> bool:
         """Whether its time is over."""
         return time.monotonic() > self.began + self.seconds
-
-    def tell(self, news):
-        """From the engine's thread: a list of `Progress`, None when all is made, or an error."""
-        self._loop.call_soon_threadsafe(self._news.put_nowait, news)
 
     async def news(self):
         """What comes next; None when all is made.
@@ -51,7 +47,7 @@ class Job:
         Raises:
             RequestError: it cannot be made.
         """
-        news = await self._news.get()
+        news = await self.inbox.get()
         if isinstance(news, Exception):
             raise news
         return news
@@ -78,6 +74,18 @@ class Progress:
     def extent(self) -> tuple[int, int]:
         """Grows whenever there is something to tell."""
         return len(self.spans), len(self.ids)
+
+
+def tell(news: list[tuple]):
+    """From the engine's thread to those who wait: (job, what), all at once, since waking the other
+    thread is what costs; what: a list of `Progress`, an error, or None when all is made."""
+
+    def deliver():
+        for job, what in news:
+            job.inbox.put_nowait(what)
+
+    if news:
+        news[0][0].loop.call_soon_threadsafe(deliver)
 
 
 class Engine:
@@ -109,8 +117,9 @@ class Engine:
         except GenerationError as error:
             raise RequestError(str(error), code="context_length_exceeded") from None
         with self.changed:
-            if len(self.waiting) >= self.limits.queue:
-                raise overloaded(f"{len(self.waiting)} requests are waiting; try again later")
+            waiting = sum(not job.cancelled for job in self.waiting)
+            if waiting >= self.limits.queue:
+                raise overloaded(f"{waiting} requests are waiting; try again later")
             self.waiting.append(job)
             self.changed.notify()
 
@@ -138,8 +147,7 @@ class Engine:
                     self.batching.step()
             except Exception as error:  # whatever it is, those that come after are served
                 self._fail(RequestError(f"{type(error).__name__}: {error}", 500))
-            for job in list(self.running):
-                self._report(job)
+            tell([news for job in list(self.running) for news in self._report(job)])
             self.metrics.rows.set(self.limits.rows - self.batching.free)
         with self.changed:
             self.running += self.waiting
@@ -150,7 +158,7 @@ class Engine:
         for job in [*self.running, *self.waiting]:
             if not (job.cancelled or job.late):
                 continue
-            job.tell(too_late(job.seconds))
+            tell([(job, too_late(job.seconds))])
             if job in self.running:
                 self.batching.leave(job.prompt.answers)
                 self.running.remove(job)
@@ -169,8 +177,9 @@ class Engine:
         self.metrics.waiting.set(len(self.waiting))
         return joining
 
-    def _report(self, job: Job):
-        answers = job.prompt.answers
+    def _report(self, job: Job) -> list[tuple]:
+        """What there is to tell of a job after a step."""
+        answers, told = job.prompt.answers, []
         if not job.started and any(answer.ids or answer.spans for answer in answers):
             job.started = True
             self.metrics.first_token.observe(time.monotonic() - job.began)
@@ -179,14 +188,14 @@ class Engine:
             news = [p for p in progress if p.extent != job.told[p.number]]
             if news:
                 job.told = [p.extent for p in progress]
-                job.tell(news)
+                told.append((job, news))
         if all(answer.done for answer in answers):
             self.running.remove(job)
-            job.tell(None)
+            told.append((job, None))
+        return told
 
     def _fail(self, error: RequestError):
         """Tell what is running, and begin anew."""
-        for job in self.running:
-            job.tell(error)
+        tell([(job, error) for job in self.running])
         self.running = []
         self.batching = ContinuousBatching(self.model, self.limits.rows, self.limits.room)

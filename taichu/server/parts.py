@@ -97,6 +97,8 @@ def parse_part(part, param: str, modalities) -> list[Part]:
     if kind not in kinds:
         raise RequestError(f"{param}.type must be one of {', '.join(kinds)}", param=param)
     body = part.get(kind)
+    if body is None and "error" in part:  # of an answer that is sent back
+        return []
     if kind == "text":
         if not isinstance(body, str):
             raise RequestError(f"{param}.text must be a string", param=param)

@@ -216,3 +216,29 @@ def test_events_are_whole_lines(served, post, parts):
     bodies = [json.loads(line[6:]) for line in lines[:-1]]
     assert {body["object"] for body in bodies} == {"chat.completion.chunk"}
     assert len({body["id"] for body in bodies}) == 1
+
+
+def test_what_cannot_be_written_is_said_and_the_rest_is_kept(post, runtime, monkeypatch):
+    """A solid without a surface, as an untrained model makes them."""
+    decode = runtime.decode_codes
+
+    def nothing(modality, codes):
+        return (
+            np.ones_like(decode(modality, codes))
+            if modality == "shape3d"
+            else decode(modality, codes)
+        )
+
+    monkeypatch.setattr(runtime, "decode_codes", nothing)
+    for stream in (False, True):
+        answer = post({"type": "text", "text": "a"}, modalities=["shape3d", "image"], stream=stream)
+        assert answer.ok
+        if stream:
+            bodies = [json.loads(x[6:]) for x in answer.text.split("\n") if x.startswith("data: {")]
+            parts = [p for b in bodies for p in b["choices"][0]["delta"].get("parts", [])]
+        else:
+            parts = answer.json()["choices"][0]["message"]["parts"]
+        assert parts[0]["shape3d_url"] is None and "no surface" in parts[0]["error"]["message"]
+        assert parts[1]["image_url"]["url"].startswith("data:image/png")
+    message = {"role": "assistant", "parts": parts}
+    assert post(messages=[message]).ok
