@@ -13,8 +13,10 @@ import numpy as np
 from mindspore import nn, ops
 
 from ascend.operators.form import plain_forms
+from taichu.errors import ExportError
 from taichu.inference.exported_model import write_export
 from taichu.inference.pretrained import Taichu
+from taichu.storage.model_folder import read_config
 
 
 def export_mindir(folder: Path | str, out: Path | str) -> Path:
@@ -26,8 +28,11 @@ def export_mindir(folder: Path | str, out: Path | str) -> Path:
 
     Raises:
         CheckpointError: a file of the folder is missing or damaged.
+        ExportError: the model has experts, whose rooms have sizes that no graph of any shape knows.
     """
     out = Path(out)
+    if read_config(folder).experts:
+        raise ExportError(f"{folder}: a model with experts has no MINDIR; export it to onnx")
     with plain_forms():  # the compiled kernels are no part of MindSpore
         model = Taichu.from_pretrained(folder)
         out.mkdir(parents=True, exist_ok=True)

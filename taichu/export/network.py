@@ -1,7 +1,7 @@
 """The model's parts as ONNX operators; each computes what its Cell in `taichu` does, in float32.
 
 Names of dimensions: N tokens, D width, H heads, G key/value heads, K head size, F hidden width,
-V vocabulary, P patch size, T tokens of a grid.
+V vocabulary, P patch size, T tokens of a grid, E experts.
 """
 
 import numpy as np
@@ -75,6 +75,38 @@ class Blocks:
         return self.turn(query, H), self.turn(key, G), graph.shape(value, -1, G, K)
 
     def feed(self, x: str, name: str) -> str:
+        """The feed-forward layer."""
+        return self.mix_experts(x, name) if self.config.experts else self.swiglu(x, name)
+
+    def mix_experts(self, x: str, name: str) -> str:
+        """`taichu.model.mixture_of_experts` with every expert on every token, and the weights of
+        those that a token does not choose 0: nothing is dropped."""
+        op, weight, tensors = self.graph.op, self.graph.weight, self.tensors
+        score = op("Sigmoid", self.linear(x, f"{name}.router"))
+        balance = f"{name}.router.balance"
+        asked = op("Add", score, weight(balance, lambda: tensors[balance]))
+        count = self.graph.constant([self.config.active_experts], np.int64)
+        _, chosen = op("TopK", asked, count, outputs=2, axis=-1)
+        picked = op("GatherElements", score, chosen, axis=1)
+        total = op("ReduceSum", picked, self.graph.constant([1], np.int64), keepdims=1)
+        zeros = op("Mul", score, self.graph.constant(0.0))
+        shares_NE = op("ScatterElements", zeros, chosen, op("Div", picked, total), axis=1)
+
+        def matrices(part: str) -> str:  # (E, inputs, outputs)
+            key = f"{name}.layers.{part}"
+            return weight(f"{key}^T", lambda: tensors[key].transpose(0, 2, 1))
+
+        x = op("Unsqueeze", x, self.graph.constant([0], np.int64))
+        gate, up = op("MatMul", x, matrices("gate")), op("MatMul", x, matrices("up"))
+        hidden = op("Mul", op("Mul", gate, op("Sigmoid", gate)), up)
+        made_END = op("MatMul", hidden, matrices("down"))
+        shares_EN1 = op(
+            "Unsqueeze", op("Transpose", shares_NE, perm=[1, 0]), self.graph.constant([2], np.int64)
+        )
+        kept = op("Mul", made_END, shares_EN1)
+        return op("ReduceSum", kept, self.graph.constant([0], np.int64), keepdims=0)
+
+    def swiglu(self, x: str, name: str) -> str:
         """The SwiGLU layer."""
         op, F = self.graph.op, self.config.hidden
         both = self.linear(x, f"{name}.gate", f"{name}.up")

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from taichu.config import ModelConfig
-from taichu.errors import ExportError
 from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
@@ -34,12 +33,9 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
 
     Raises:
         CheckpointError: a file of the folder is missing or damaged.
-        ExportError: the model has parts that have no graph.
     """
     folder, out = Path(folder), Path(out)
     config, tokenizer = read_config(folder), read_tokenizer(folder)
-    if config.experts:
-        raise ExportError(f"{folder}: models with experts cannot be exported")
     adapters = create_adapters(config)
     codes = {name: codec.codes for name, codec in config.codecs.items()}
     vocabulary = Vocabulary(tokenizer, codes)
