@@ -1,24 +1,41 @@
-"""Make text or a media file from any subset of text and media files, none included.
+"""Make text or media files from any subset of text and media files, none included.
 
 The same seed makes the same result. --out's suffix chooses the kind of file; text is printed where
-no --out is given.
+no --out is given for it, as it comes. Of several --into, made one behind the other in this order,
+each --out is written by the one whose kind of file it is.
 
 examples:
   taichu generate runs/demo/model --into image --text "a red seven" --out seven.png
   taichu generate runs/demo/model --into text --image seven.png
-  taichu generate runs/demo/model --into audio --image seven.png --out seven.wav --seed 3"""
+  taichu generate runs/demo/model --into audio --image seven.png --out seven.wav --seed 3
+  taichu generate runs/demo/model --into text --into image --audio seven.wav --out seven.png"""
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from modality_adapters import ADAPTERS
+from modality_adapters.files import require_suffix
 from taichu.command_line.options import add_device, add_inputs, inputs, load_model
 
 
 def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("folder", metavar="FOLDER", help="a model folder")
-    parser.add_argument("--into", required=True, choices=list(ADAPTERS), help="what is made")
-    parser.add_argument("--out", metavar="FILE", help="where it is written; needed for media")
+    add = parser.add_argument
+    add(
+        "--into",
+        required=True,
+        action="append",
+        choices=list(ADAPTERS),
+        help="what is made; may be repeated",
+    )
+    add(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="where it is written; needed for each of media",
+    )
     add_inputs(parser, repeatable=False)
     sampling = parser.add_argument_group("how tokens are chosen")
     add = sampling.add_argument
@@ -47,8 +64,7 @@ def add_options(parser: argparse.ArgumentParser):
 
 
 def run(options: argparse.Namespace):
-    if options.into != "text" and not options.out:
-        options.error(f"--out is needed: {options.into} is written as a file")
+    files = match_files(options)
     lowest = {"temperature": 0, "top_k": 0, "guidance": 0, "pieces": 1, "seed": 0, "candidates": 1}
     for name, low in lowest.items():
         if not getattr(options, name) >= low:
@@ -60,13 +76,39 @@ def run(options: argparse.Namespace):
     if not options.repetition_penalty > 0:
         options.error("--repetition-penalty must be above 0")
     options.stop = tuple(filter(None, options.stop or ()))
-    from modality_adapters.files import require_suffix
     from taichu.inference.sampling import Sampling
 
     model = load_model(options)
-    if options.out and options.into in model.adapters:  # refused now, not after the work
-        require_suffix(options.out, model.adapters[options.into].suffixes)
+    for name, path in files.items():  # refused now, not after the work
+        if name in model.adapters:
+            require_suffix(path, model.adapters[name].suffixes)
     names = (field.name for field in dataclasses.fields(Sampling))
     sampling = Sampling(**{name: getattr(options, name) for name in names})
-    made = model.generate(options.into, sampling, **inputs(options))
-    print(made.save(options.out) if options.out else made.text)
+    given = inputs(options)
+    if options.into == ["text"] and not files and options.candidates == 1:
+        for piece in model.stream(sampling, **given):
+            print(piece, end="", flush=True)
+        print()
+        return
+    for one in model.generate(tuple(options.into), sampling, **given):
+        print(one.save(files[one.modality]) if one.modality in files else one.text)
+
+
+def match_files(options: argparse.Namespace) -> dict[str, str]:
+    """Modality -> the file that it is written to."""
+    if len(set(options.into)) < len(options.into):
+        options.error("--into: each may be named once")
+    files = {}
+    for path in options.out:
+        suffix = Path(path).suffix.lower()
+        fitting = [name for name in options.into if suffix in ADAPTERS[name].suffixes]
+        if not fitting and len(options.into) == 1:
+            fitting = options.into  # its adapter says what is wrong
+        left = [name for name in fitting if name not in files]
+        if not left:
+            options.error(f"--out {path}: none of --into is written as {suffix or 'such a file'}")
+        files[left[0]] = path
+    for name in options.into:
+        if name != "text" and name not in files:
+            options.error(f"--out is needed: {name} is written as a file")
+    return files

@@ -94,9 +94,7 @@ class UnifiedModel(ABC):
         Raises:
             GenerationError: the modality is unknown. MediaError: a file cannot be read.
         """
-        sampling = sampling or Sampling()
-        if "seed" in inputs:
-            sampling = dataclasses.replace(sampling, seed=inputs.pop("seed"))
+        sampling = seeded(sampling, inputs)
         conditions, single = as_conditions(inputs, self.adapters)
         made = generate(self, into, [self.read(c) for c in conditions], sampling)
         return made[0] if single else made
@@ -106,13 +104,13 @@ class UnifiedModel(ABC):
 
         Args:
             sampling: see `Sampling`; one candidate.
-            inputs: as for `embed`; none of them a list.
+            inputs: as for `generate`; none of them a list.
 
         Raises:
             GenerationError: a modality is unknown, or lists or candidates are given. MediaError: a
                 file cannot be read.
         """
-        sampling = sampling or Sampling()
+        sampling = seeded(sampling, inputs)
         conditions, single = as_conditions(inputs, self.adapters)
         if not single or sampling.candidates > 1:
             raise GenerationError("a stream is of single inputs, and of one candidate")
@@ -164,6 +162,14 @@ class UnifiedModel(ABC):
                 if first >= 0:
                     vectors[first : first + 2] = made[2 * pair : 2 * pair + 2]
         return vectors[: len(contents)]
+
+
+def seeded(sampling: Sampling | None, inputs: dict) -> Sampling:
+    """A sampling with the ``seed`` of keyword inputs, which is taken out of them."""
+    sampling = sampling or Sampling()
+    if "seed" not in inputs:
+        return sampling
+    return dataclasses.replace(sampling, seed=inputs.pop("seed"))
 
 
 def as_conditions(inputs: dict, modalities) -> tuple[list[dict], bool]:

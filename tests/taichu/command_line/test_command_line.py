@@ -55,6 +55,11 @@ def test_every_command_has_help_with_examples(taichu, words):
         (["retrieve", "x", "y", "--into", "image"], "taichu retrieve: nothing to look for"),
         (["generate", "x", "--into", "picture"], "invalid choice: 'picture'"),
         (["generate", "x", "--into", "image"], "--out is needed: image is written as a file"),
+        (["generate", "x", "--into", "text", "--into", "text"], "--into: each may be named once"),
+        (
+            ["generate", "x", "--into", "image", "--into", "text", "--out", "a.wav"],
+            "--out a.wav: none of --into is written as .wav",
+        ),
         (["generate", "x", "--into", "text", "--top-p", "0"], "--top-p must be above 0"),
         (["generate", "x", "--into", "text", "--temperature", "-1"], "must be at least 0"),
     ],

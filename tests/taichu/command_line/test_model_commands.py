@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,16 @@ def test_generate(taichu, loaded, model_folder, model, media):
         assert one.read() == other.read()
     result = taichu("generate", model_folder, "--into", "text", "--image", media["image"][0])
     assert result.out == model.generate(into="text", image=media["image"][0]).text + "\n"
+
+
+def test_generate_several(taichu, loaded, model_folder, model, media):
+    """In the order of --into, whatever the order of --out."""
+    words = ["generate", model_folder, "--into", "text", "--into", "video", "--into", "image"]
+    words += ["--audio", media["audio"][0], "--out", "a.png", "--out", "a.gif"]
+    text, video, image = model.generate(("text", "video", "image"), audio=media["audio"][0])
+    assert taichu(*words).out == f"{text.text}\na.gif\na.png\n"
+    for one, name in ((video, "a.gif"), (image, "a.png")):
+        assert one.save(f"same-{name}").read_bytes() == Path(name).read_bytes()
 
 
 @pytest.mark.parametrize(

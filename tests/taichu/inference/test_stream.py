@@ -49,6 +49,12 @@ def test_rows_are_done_when_all_are(tiny):
     assert decoding.done
 
 
+def test_a_seed_can_be_given_beside_the_inputs(tiny):
+    drawn = Sampling(temperature=1.5, seed=4, pieces=20)
+    pieces = tiny.stream(Sampling(temperature=1.5, pieces=20), text="a", seed=4)
+    assert "".join(pieces) == tiny.generate("text", drawn, text="a").text
+
+
 def test_lists_and_candidates_are_refused(tiny):
     with pytest.raises(GenerationError, match="a stream is of single inputs"):
         tiny.stream(text=["a", "b"])
