@@ -4,8 +4,8 @@
 
 FOLDER is an exported folder; by default nano, drawn and not trained. As many clients as there are
 rows and places in the queue send all kinds of requests: every modality into every modality, as
-streams and whole, and embeddings; some leave before the end. Malformed ones must get 4xx, the others 200. A line a minute.
-Needs `pip install "taichu[train,serve]"`.
+streams and whole, and embeddings; some leave before the end. Malformed ones must get 4xx, the
+others 200. A line a minute. Needs `pip install "taichu[train,serve]"`.
 """
 
 import base64
