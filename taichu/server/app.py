@@ -19,6 +19,7 @@ from taichu.server.limits import Limits
 from taichu.server.media_process import MediaProcesses
 from taichu.server.metrics import Metrics
 from taichu.server.requests import ChatRequest, EmbeddingRequest
+from taichu.server.web_page import add_page
 from taichu.vocabulary import TEXT
 
 
@@ -100,6 +101,7 @@ def create_app(
     async def read_metrics():
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    add_page(app)
     paths = frozenset(route.path for route in app.routes)
     app.add_middleware(Gate, limits=limits, api_key=api_key, metrics=metrics, paths=paths)
     return app
