@@ -112,3 +112,19 @@ def contents(tiny) -> dict:
     distance = np.sqrt((place**2).sum(0)) - 3.5
     made["shape3d"] = np.clip(distance / 3, -1, 1)[..., None].astype(np.float16)
     return made
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_folder, tmp_path_factory):
+    """Folder of the tiny model's export."""
+    from taichu.export.onnx_folder import export_onnx
+
+    return export_onnx(tiny_folder, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def runtime(exported):
+    """The tiny model on ONNX Runtime."""
+    from taichu.runtime import Runtime
+
+    return Runtime(exported, "cpu")
