@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -13,24 +12,21 @@ from taichu.index.filling import fill
 from taichu.index.origin import Origin
 from taichu.inference.retrieval import embed_query
 
-ROWS = 6
-
 
 @pytest.fixture
-def manifest(digits, tmp_path):
+def manifest(tiny, tmp_path):
     """Six rows with pictures, half with a sound; the last picture is none."""
-    rows = []
-    for modality in ("image", "audio"):
-        (tmp_path / modality).mkdir()
-        for number, path in enumerate(sorted((digits.parent / "test" / modality).iterdir())[:ROWS]):
-            shutil.copy(path, tmp_path / modality / f"{number}{path.suffix}")
-            if modality == "image":
-                row = {"id": f"r{number}", "image": f"image/{number}{path.suffix}"}
-                row |= {"split": "test" if number % 2 else "train"}
-                rows.append(row | {"text": {"en": [f"digit {number}", "same"], "zh": "same"}})
-            elif number % 2:
-                rows[number]["audio"] = f"audio/{number}{path.suffix}"
-    (tmp_path / "image" / "5.png").write_bytes(b"none")
+    random, rows = np.random.default_rng(3), []
+    for number in range(6):
+        row = {"id": f"r{number}", "split": "test" if number % 2 else "train"}
+        row |= {"image": f"{number}.png", "text": {"en": [f"digit {number}", "same"], "zh": "same"}}
+        if number % 2:
+            row["audio"] = f"{number}.wav"
+        for name in {"image", "audio"} & set(row):
+            grid = random.uniform(-1, 1, tiny.adapters[name].geometry.shape)
+            tiny.adapters[name].write(grid.astype(np.float32), tmp_path / row[name])
+        rows.append(row)
+    (tmp_path / "5.png").write_bytes(b"none")
     path = tmp_path / "manifest.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -49,7 +45,7 @@ def test_every_content_is_found_by_itself(runtime, manifest):
     (line,) = filled.skipped
     assert line.startswith(f"{manifest}:6: ") and "5.png" in line
     index = Index.open(manifest.parent / "found")
-    picture, sound = manifest.parent / "image" / "1.png", manifest.parent / "audio" / "1.wav"
+    picture, sound = manifest.parent / "1.png", manifest.parent / "1.wav"
     for modality, given in (("image", picture), ("audio", sound), ("text", "digit 1")):
         query = runtime.embed(**{modality: str(given)})
         (found,) = index.search(query[None], 2, modality)
@@ -118,7 +114,7 @@ def test_a_saved_origin_is_the_same(runtime, exported, tmp_path):
 
 
 def test_weighted_sums(runtime, manifest):
-    given = {"text": "digit 1", "image": str(manifest.parent / "image" / "1.png")}
+    given = {"text": "digit 1", "image": str(manifest.parent / "1.png")}
     text, image = (runtime.embed(**{m: v}).astype(np.float64) for m, v in given.items())
     made = embed_query(runtime, given, {"image": 1, "text": -0.3})
     expected = image - 0.3 * text

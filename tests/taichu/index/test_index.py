@@ -1,6 +1,7 @@
 """Search is held to brute force in float64, through adding, deleting and reopening."""
 
 import json
+import struct
 
 import faiss
 import numpy as np
@@ -205,6 +206,17 @@ def test_a_damaged_file(saved, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(IndexFolderError, match=f"{FILE}: damaged"):
         Index.open(saved)
+
+
+@pytest.mark.parametrize(
+    "dtype, notes", [("BF16", "{}"), ("F16", "[" * 100_000), ("F16", "[]"), ("F16", "3")]
+)
+def test_a_file_that_no_index_is(tmp_path, dtype, notes):
+    tensor = {"dtype": dtype, "shape": [2], "data_offsets": [0, 4]}
+    header = json.dumps({"__metadata__": {"notes": notes}, "a": tensor}).encode()
+    (tmp_path / FILE).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(IndexFolderError, match=f"{FILE}: (damaged|not an index)"):
+        Index.open(tmp_path)
 
 
 def test_no_index(tmp_path):
