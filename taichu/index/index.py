@@ -18,14 +18,13 @@ import numpy as np
 
 from taichu.errors import CheckpointError, IndexFolderError
 from taichu.index.entries import Entries
-from taichu.index.inverted_file import InvertedFile, Lists
+from taichu.index.inverted_file import TRIED, InvertedFile, Lists
 from taichu.index.origin import Origin
 from taichu.storage.tensor_file import load_tensors, save_tensors
 
 FILE = "index.safetensors"
 FORMAT = 1
 METRIC = "inner product of unit vectors"
-SAMPLE = 512  # vectors that lists are tried with
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Found:
 
 
 class Index:
-    """Unit vectors, each with an id, a modality, and a text or path.
+    """Unit vectors, each with an id, a modality, and a text or path. Several threads may search at
+    once, while none changes it.
 
     Args:
         size: C, numbers of a vector.
@@ -141,7 +141,7 @@ class Index:
         if rows:
             new = vectors if len(rows) == len(vectors) else vectors[rows]
             file.add(new, np.array(numbers, np.int64))
-            self._arrange(file)
+            self._arrange(modality)
         return len(rows)
 
     def delete(self, names: list[str]) -> int:
@@ -166,7 +166,7 @@ class Index:
                 self._files[modality].remove(np.array(deleted, np.int64))
                 for name in wanted:
                     self._entries[modality].remove(name)
-                self._arrange(self._files[modality])
+                self._arrange(modality)
         return sum(map(len, numbers.values()))
 
     def search(
@@ -200,11 +200,11 @@ class Index:
         name, shown = self._entries[modality][number]
         return Found(name, modality, shown, cosine)
 
-    def _arrange(self, file: InvertedFile):
+    def _arrange(self, modality: str):
         """Make new lists where they no longer fit; queries may be of any modality."""
-        if file.misfit:
-            share = -(-SAMPLE // len(self.counts))
-            file.arrange(np.concatenate([f.sample(share) for f in self._files.values() if len(f)]))
+        if self._files[modality].misfit:
+            others = [self._files[name] for name in self.counts if name != modality]
+            self._files[modality].arrange([file.sample(TRIED) for file in others])
 
     def _checked(self, vectors: np.ndarray) -> np.ndarray:
         vectors = np.asarray(vectors, np.float32)

@@ -13,16 +13,19 @@ Names of dimensions: n vectors, L lists, C numbers of a vector, Q queries.
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 
 import faiss
 import numpy as np
 
 EXACT = 20_000  # fewer vectors are in one list
-RECALL = 0.96  # of the ten nearest, at which a query looks through no more lists
+RECALL = 0.96  # of the NEIGHBOURS, at which a query looks through no more lists
 NEIGHBOURS = 10
+TRIED = 512  # queries of a kind that this is tried with
+APART = 0.7  # length of the noise between such a query and a vector
 CANDIDATES = 200  # by their codes, of which the vectors are looked at; more for longer answers
 POINTS = 40  # of a centroid, that it is learned from
-CODED = 65_536  # vectors that codes are learned from
+CODED = 16_384  # vectors that codes are learned from
 BLOCK = 64  # queries whose candidates are in memory at a time
 
 
@@ -85,9 +88,9 @@ class InvertedFile:
         """Take out the vectors of these numbers (n,) int64, for good."""
         if self._codes is None:
             self._index.remove_ids(numbers)
-        else:
+        else:  # then vectors are found by a map, which wants to be told the numbers one by one
             self._codes.remove_ids(numbers)
-            self._index.remove_ids(faiss.IDSelectorArray(numbers))  # as its map wants it
+            self._index.remove_ids(faiss.IDSelectorArray(numbers))
 
     def search(self, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The nearest vectors of each query (Q, C) float32, best first.
@@ -118,9 +121,10 @@ class InvertedFile:
 
     def _search_codes(self, queries: np.ndarray, top: int, probes: int):
         """Candidates by their codes, of them the best by their vectors; -1 where there are none."""
-        if self._codes is None:
-            self._codes = self._encode()
-            self._index.set_direct_map_type(faiss.DirectMap.Hashtable)  # vectors by number
+        with self._making:
+            if self._codes is None:
+                self._index.set_direct_map_type(faiss.DirectMap.Hashtable)  # vectors by number
+                self._codes = self._encode()
         count = min(max(CANDIDATES, 10 * top), len(self))
         some = faiss.SearchParametersIVF(nprobe=probes)
         numbers = self._codes.search(queries, count, params=some)[1]
@@ -136,14 +140,20 @@ class InvertedFile:
         width = 4 if self.size % 4 == 0 and self.size > 256 else 2 if self.size % 2 == 0 else 1
         shape = self.size, self._index.nlist, self.size // width, 4
         coded = faiss.IndexIVFPQ(self._centroids, *shape, faiss.METRIC_INNER_PRODUCT)
-        coded.by_residual = False
-        coded.train(self.sample(CODED))
-        for number in np.flatnonzero(self._sizes()).tolist():
-            vectors, numbers = self._list(number)
-            codes = coded.pq.compute_codes(vectors)
-            pointers = faiss.swig_ptr(numbers), faiss.swig_ptr(codes)
-            coded.invlists.add_entries(number, len(numbers), *pointers)
-        coded.ntotal = len(self)
+        coded.by_residual, coded.ntotal = False, len(self)
+        # thousands of small pieces of work: threads would wait for each other longer than they
+        # work; the number is of this thread alone
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            coded.train(self.sample(CODED))
+            for number in np.flatnonzero(self._sizes()).tolist():
+                vectors, numbers = self._list(number)
+                codes = coded.pq.compute_codes(vectors)
+                pointers = faiss.swig_ptr(numbers), faiss.swig_ptr(codes)
+                coded.invlists.add_entries(number, len(numbers), *pointers)
+        finally:
+            faiss.omp_set_num_threads(threads)
         return faiss.IndexIVFPQFastScan(coded)
 
     @property
@@ -152,15 +162,16 @@ class InvertedFile:
         lists = self._index.nlist
         return lists < lists_for(len(self)) or lists > lists_for(4 * len(self))
 
-    def arrange(self, queries: np.ndarray):
-        """Make new lists, as many as are right, and find how many of them a query has to look
-        through.
+    def arrange(self, groups: list[np.ndarray]):
+        """Make new lists, as many as are right, and find how many of them a query looks through.
 
         Args:
-            queries: (Q, C) float32, such as will be asked: it depends on them as well.
+            groups: kinds of queries, (Q, C) float32 each, as vectors of other modalities are; each
+                is to find its nearest. So are queries at some distance from the vectors' own.
         """
         held = self.lists()
         vectors, numbers, count = held.vectors, held.numbers, lists_for(len(held.vectors))
+        own = self.sample(TRIED)
         self._codes = self._index = None  # room for the new ones
         del held
         if count == 1:
@@ -173,20 +184,23 @@ class InvertedFile:
         means.train(vectors)
         self._begin(means.centroids, 1)
         self.add(vectors, numbers)
-        self._index.nprobe = self._probes_wanted(queries, vectors)
+        noise = np.random.default_rng(0).standard_normal(own.shape, np.float32)
+        own += noise * np.float32(APART / math.sqrt(self.size))
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        self._index.nprobe = self._probes_wanted([own, *groups], vectors)
 
-    def _probes_wanted(self, queries: np.ndarray, vectors: np.ndarray) -> int:
-        """The fewest lists, of a geometric series, that give RECALL. The nearest vector does not
-        count, as it may be the query itself."""
-        exact = faiss.knn(queries, vectors, NEIGHBOURS + 1, metric=faiss.METRIC_INNER_PRODUCT)[0]
-        probes = 1
-        while probes < self._index.nlist:
-            scores = self._search(queries, NEIGHBOURS + 1, probes)[1]
-            # by scores, not by numbers: of equal vectors any is right
-            if (scores[:, 1:] >= exact[:, -1:] - 1e-6).mean() >= RECALL:
-                break
-            probes += math.ceil(probes / 4)
-        return min(probes, self._index.nlist)
+    def _probes_wanted(self, groups: list[np.ndarray], vectors: np.ndarray) -> int:
+        """The fewest lists, of a geometric series, that give each group RECALL."""
+        probes, most = 1, self._index.nlist
+        for queries in groups:
+            exact = faiss.knn(queries, vectors, NEIGHBOURS, metric=faiss.METRIC_INNER_PRODUCT)[0]
+            while probes < most:
+                scores = self._search(queries, NEIGHBOURS, probes)[1]
+                # by scores, not by numbers: of equal vectors any is right
+                if (scores >= exact[:, -1:] - 1e-6).mean() >= RECALL:
+                    break
+                probes += math.ceil(probes / 4)
+        return min(probes, most)
 
     def sample(self, count: int) -> np.ndarray:
         """At most so many of the vectors, drawn, (n, C)."""
@@ -226,6 +240,7 @@ class InvertedFile:
         self._index = faiss.IndexIVFFlat(self._centroids, self.size, count, metric)
         self._index.nprobe = probes
         self._codes: faiss.IndexIVFPQFastScan | None = None  # made when they are first searched
+        self._making = Lock()
 
     def _insert(self, number: int, numbers: np.ndarray, vectors: np.ndarray):
         """Put vectors into a list, as they are."""
