@@ -2,6 +2,7 @@
 
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -29,6 +30,7 @@ def kind(request, monkeypatch):
     """Few vectors in one list, or as many stand in lists with codes."""
     if request.param == "coded":
         monkeypatch.setattr("taichu.index.inverted_file.EXACT", 300)
+        monkeypatch.setattr("taichu.index.inverted_file.BLOCK", 8)
     return request.param
 
 
@@ -112,6 +114,14 @@ def test_search_add_delete_and_reopen(kind, tmp_path):
 def reopened(index: Index, folder) -> Index:
     index.save(folder)
     return Index.open(folder)
+
+
+def test_threads_search_at_once(saved):
+    """The first searches make what the later ones use."""
+    index, queries = Index.open(saved), Kept(3).unit(40)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda q: index.search(q[None], 5), queries))
+    assert [row for (row,) in found] == index.search(queries, 5)
 
 
 def test_a_deleted_vector_is_not_in_the_file(tmp_path):
