@@ -4,10 +4,9 @@ Vectors stand in lists, each vector in the list of the centroid nearest to it, a
 through the lists nearest to it alone: first at codes of four bits for two numbers (fast scan), then
 at the vectors of the best. Of few vectors there is one list, and their search is exact.
 
-A graph (HNSW) was measured beside it (`benchmarks/README.md`): among a million, at equal recall, it
-answers queries that are like the vectors up to three times as fast, but those of another modality,
-which retrieval is for, no faster; it takes ten times as long to make, and faiss deletes nothing
-from it.
+A graph (HNSW) was measured beside it (`benchmarks/README.md`): it answers single queries two to
+three times as fast up to a recall of 0.98, and more slowly above; it takes four times as long to
+make, and faiss deletes nothing from it, which decides.
 
 Names of dimensions: n vectors, L lists, C numbers of a vector, Q queries.
 """
