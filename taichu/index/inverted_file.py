@@ -4,9 +4,9 @@ Vectors stand in lists, each vector in the list of the centroid nearest to it, a
 through the lists nearest to it alone: first at codes of four bits for two numbers (fast scan), then
 at the vectors of the best. Of few vectors there is one list, and their search is exact.
 
-A graph (HNSW) was measured beside it (`benchmarks/README.md`): it answers single queries two to
-three times as fast up to a recall of 0.98, and more slowly above; it takes four times as long to
-make, and faiss deletes nothing from it, which decides.
+A graph (HNSW) was measured beside it (`benchmarks/README.md`): up to a recall of 0.99 it answers
+single queries about twice as fast, above no faster; it takes four times as long to make, and faiss
+deletes nothing from it, which decides.
 
 Names of dimensions: n vectors, L lists, C numbers of a vector, Q queries.
 """
