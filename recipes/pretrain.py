@@ -25,10 +25,10 @@ from taichu.data.prepared import PreparedData, prepare
 from taichu.errors import ConfigError, ManifestError
 from taichu.inference.pretrained import Taichu, load_codecs
 from taichu.storage.model_folder import create_adapters
+from taichu.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from taichu.training.objectives import Objective
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig, Trainer
-from taichu.vocabulary import train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ def start_from(folder: str, size: ModelConfig) -> Taichu:
     return model
 
 
-def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> bytes:
-    """The SentencePiece model that is named, or one trained on the texts of the data."""
+def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> Tokenizer:
+    """The tokenizer that is named, or one trained on the texts of the data."""
     if config.tokenizer:
-        return Path(config.tokenizer).read_bytes()
+        return load_tokenizer(config.tokenizer)
     texts = [text for sample in data.samples for _, text in sample.texts]
     folder = Path(config.out) / "tokenizer"
     with one_at_a_time(folder):  # every rank trains the same
