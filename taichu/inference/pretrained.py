@@ -44,19 +44,31 @@ class Taichu(UnifiedModel):
         path = folder / "model.safetensors"
         tensors, elsewhere = load_tensors(path)[0], shapes_elsewhere(model.backbone)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in elsewhere}
-        load_parameters(named_parameters(model.backbone), tensors, path)
+        towers, parameters = tower_prefixes(model.config), named_parameters(model.backbone)
+        own = {n: p for n, p in parameters.items() if not n.startswith(tuple(towers.values()))}
+        load_parameters(own, tensors, path)
+        for name, prefix in towers.items() if model.backbone.reads else ():
+            path = folder / "towers" / f"{name}.safetensors"
+            of_tower = cut_prefix(parameters, prefix)
+            load_parameters(of_tower, load_tensors(path)[0], path)
         load_codecs(model.codecs, model.config, folder)
         return model
 
     def save_pretrained(self, folder: Path | str):
-        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors and
-        one codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them.
-        Of several ranks all have to call this, and the first writes."""
+        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors,
+        one codecs/<modality>.safetensors a modality and towers/<modality>.safetensors of those with
+        a tower; any tool that knows safetensors can read them. Of several ranks all have to call
+        this, and the first writes."""
         folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / "model.safetensors", tensors)
+        towers = tower_prefixes(self.config)
+        for name, prefix in towers.items():
+            save_tensors(folder / "towers" / f"{name}.safetensors", cut_prefix(tensors, prefix))
+        prefixes = tuple(towers.values())
+        own = {n: tensor for n, tensor in tensors.items() if not n.startswith(prefixes)}
+        save_tensors(folder / "model.safetensors", own)
         save_codecs(self.codecs, self.config, folder)
         write_settings(folder, self.config, self.adapters, self.vocabulary.tokenizer)
 
@@ -107,6 +119,17 @@ class Taichu(UnifiedModel):
         if name not in self._compiled:
             self._compiled[name] = ms.jit(function)
         return self._compiled[name]
+
+
+def tower_prefixes(config: ModelConfig) -> dict[str, str]:
+    """How the names of each tower's parameters begin in the backbone, by modality."""
+    names = enumerate(config.modalities)
+    return {name: f"patch_embedders.{n}.tower." for n, name in names if name in config.towers}
+
+
+def cut_prefix(named: dict, prefix: str) -> dict:
+    """What is called so, by the rest of its name."""
+    return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
 
 
 def create_codecs(config: ModelConfig) -> dict[str, Codec]:
