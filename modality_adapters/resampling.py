@@ -19,7 +19,8 @@ def resize(
 ) -> np.ndarray:
     """uint8 (h, w, 3) resized, and of that a part; only the part is computed.
 
-    Where it shrinks, the filter is as much wider, so that no pixel is left out.
+    Where it shrinks, the filter is as much wider, so that no pixel is left out. Rows come first, as
+    in the Pillow of the encoders' time; later ones choose.
 
     Args:
         size: height and width of the whole.

@@ -50,7 +50,11 @@ BESIDE = {
     "siglip": ("text_model.", "logit_scale", "logit_bias"),
     "whisper": ("model.decoder.", "decoder.", "proj_out."),
 }
-UNREAD = {"clip": ("post_layernorm.",), "siglip": ("head.",), "whisper": ()}
+UNREAD = {
+    "clip": ("post_layernorm.",),
+    "siglip": ("head.", "post_layernorm."),
+    "whisper": ("layer_norm.",),
+}
 NUMBERS = ("position_ids",)  # that were once saved, and say nothing
 
 

@@ -1,16 +1,14 @@
 """Towers compute what `transformers` does with the published encoders, number by number."""
 
-import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from modality_adapters import create_adapter
 from taichu import Taichu
 from taichu.convert.from_hf import convert_from_hf
 from taichu.convert.tower_settings import TowerChoice
-from tests.taichu.convert.towers import ENCODERS, publish_encoder
+from tests.taichu.convert.towers import ENCODERS, publish_encoder, run_tower
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +51,6 @@ def draw_inputs(model: Taichu, grids: int):
     return patches, read[:, 0].transpose(0, 3, 1, 2)
 
 
-def run_tower(model: Taichu, patches: np.ndarray):
-    """What the tower gives, and what its projector makes of that."""
-    import mindspore as ms
-
-    embedder, seen = model.backbone.patch_embedders[0], []
-    tower = embedder.tower.construct
-    embedder.tower.construct = lambda x: seen.append(tower(x)) or seen[-1]
-    try:
-        projected = embedder(ms.Tensor(patches)).asnumpy()
-    finally:
-        embedder.tower.construct = tower
-    return seen[0].asnumpy(), projected
-
-
 @pytest.mark.parametrize("name", ENCODERS)
 def test_hidden_states(name, converted):
     encoder, model = converted(name)
@@ -79,3 +63,121 @@ def test_hidden_states(name, converted):
         made, _ = run_tower(model, patches)
         assert expected.std() > 0.5
         np.testing.assert_allclose(made, expected.reshape(made.shape), atol=1e-4)
+
+
+def test_the_layers_that_are_run_may_be_chosen(converted):
+    for name, layers, hidden in (
+        ("clip", 3, -1),
+        ("clip", 1, 1),
+        ("siglip", 2, 2),
+        ("whisper", 1, 1),
+    ):
+        encoder, model = converted(name, layers=layers)
+        patches, read = draw_inputs(model, 2)
+        expected = encoder.read(read, hidden)
+        made, _ = run_tower(model, patches)
+        np.testing.assert_allclose(made, expected.reshape(made.shape), atol=1e-4)
+
+
+def test_outputs_of_whisper_are_pooled(converted):
+    encoder, model = converted("whisper", pooled=5)
+    patches, read = draw_inputs(model, 2)
+    expected = encoder.read(read).reshape(2, 8, 5, -1).mean(2)
+    made, _ = run_tower(model, patches)
+    np.testing.assert_allclose(made, expected.reshape(made.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("projector", ["linear", "mlp"])
+def test_projector(projector, converted):
+    _, model = converted("siglip", projector=projector)
+    patches, _ = draw_inputs(model, 2)
+    hidden, made = run_tower(model, patches)
+    held = model.backbone.patch_embedders[0].projector.parameters_and_names()
+    weights = {name: torch.tensor(parameter.asnumpy()) for name, parameter in held}
+    expected = torch.nn.functional.linear(
+        torch.tensor(hidden), weights["first.weight"], weights["first.bias"]
+    )
+    if projector == "mlp":
+        gelu = torch.nn.functional.gelu(expected)
+        expected = torch.nn.functional.linear(
+            gelu, weights["second.weight"], weights["second.bias"]
+        )
+    assert len(weights) == (4 if projector == "mlp" else 2)
+    np.testing.assert_allclose(made, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training(frozen, converted):
+    """A frozen tower stays as it is, bit by bit; the loss falls with either."""
+    import mindspore as ms
+
+    from ascend.operators import AdamW
+    from taichu.training.objectives import Objective
+    from taichu.training.pipeline import make_training_step
+
+    _, model = converted("clip", frozen=frozen)
+    tower = model.backbone.patch_embedders[0].tower
+    before = {name: p.asnumpy().copy() for name, p in tower.parameters_and_names()}
+    objective = Objective(model.backbone, model.vocabulary)
+    optimizer = AdamW(objective.trainable_params(), 1e-3, 0.9, 0.98, weight_decay=0.05, clip=1.0)
+    step = make_training_step(objective, optimizer, 1, False)
+    arrays = tuple(map(ms.Tensor, make_batch(model).arrays()))
+    losses = [float(step(*arrays)[0].asnumpy()) for _ in range(6)]
+    assert losses[-1] < 0.9 * losses[0]
+    changed = [not np.array_equal(p.asnumpy(), before[n]) for n, p in tower.parameters_and_names()]
+    trained = {p.name for p in optimizer.parameters}
+    if frozen:
+        assert not any(changed)
+        assert not any(".tower." in name for name in trained)
+    else:  # the key's bias adds the same to all scores of a query
+        kept = {n for c, n in zip(changed, before) if not c}
+        assert all(name.endswith("key.bias") for name in kept)
+        assert sum(".tower." in name for name in trained) == len(before)
+
+
+def make_batch(model: Taichu):
+    """Two images and their captions, aligned and decoded."""
+    from taichu.data.layout import GROUPED, Segment, Span
+    from taichu.data.packing import BatchShape, Layout, pack
+
+    (_, adapter), random, layouts = *model.adapters.items(), np.random.default_rng(1), []
+    for number, text in enumerate(("a red seven", "蓝色的三")):
+        seen = model.observe({"image": random.uniform(-1, 1, adapter.geometry.shape)})
+        said = model.observe({"text": text})
+        codes = (
+            random.integers(0, 8, adapter.geometry.tokens) + model.vocabulary.codes("image").start
+        )
+        made = Span("image", ids=codes, coordinates=adapter.geometry.coordinates())
+        segments = Segment(seen, said, GROUPED, 1), Segment(said, (made,), GROUPED, 1)
+        layouts.append(Layout(segments, 0, number, aligned=True))
+    geometry = adapter.geometry
+    patches = (("image", 2 * geometry.tokens, geometry.patch_size),)
+    return pack(layouts, BatchShape(4, 64, 128, 2, patches), model.vocabulary)[0]
+
+
+def test_a_folder_holds_its_towers(converted, tmp_path):
+    from safetensors.numpy import load_file
+
+    encoder, model = converted("whisper", frozen=False, projector="linear", pooled=4)
+    model.save_pretrained(tmp_path / "saved")
+    again = Taichu.from_pretrained(tmp_path / "saved")
+    assert again.config.towers == model.config.towers
+    assert again.adapters == model.adapters
+    tower = load_file(tmp_path / "saved" / "towers" / "audio.safetensors")
+    assert not any(".tower." in n for n in load_file(tmp_path / "saved" / "model.safetensors"))
+    held = dict(model.backbone.patch_embedders[0].tower.parameters_and_names())
+    assert {n: v.shape for n, v in tower.items()} == {n: tuple(p.shape) for n, p in held.items()}
+    grid = np.random.default_rng(2).uniform(-0.7, 0.7, (80, 1, 80, 1)).astype(np.float16)
+    vectors = [m.embed_many([{"audio": grid}, {"text": "a"}]) for m in (model, again)]
+    np.testing.assert_array_equal(*vectors)
+    assert np.isfinite(vectors[0]).all()
+
+
+def test_counts_and_plans_know_towers(converted):
+    from taichu.model.backbone import count_parameters
+
+    for name in ("clip", "siglip", "whisper"):
+        _, model = converted(name, pooled=2)
+        sizes = model.config, model.vocabulary.size, list(model.grids.values())
+        held = sum(p.size for p in model.backbone.get_parameters())
+        assert count_parameters(*sizes) == held

@@ -72,3 +72,17 @@ def publish_encoder(folder: Path, name: str) -> Encoder:
         parameter.data = 1 + 0.2 * drawn if is_norm else 0.15 * drawn
     model.eval().save_pretrained(folder)
     return Encoder(folder, encoder.eval(), sound)
+
+
+def run_tower(model, patches: np.ndarray):
+    """What the tower gives, and what its projector makes of that."""
+    import mindspore as ms
+
+    embedder, seen = model.backbone.patch_embedders[0], []
+    tower = embedder.tower.construct
+    embedder.tower.construct = lambda x: seen.append(tower(x)) or seen[-1]
+    try:
+        projected = embedder(ms.Tensor(patches)).asnumpy()
+    finally:
+        embedder.tower.construct = tower
+    return seen[0].asnumpy(), projected
