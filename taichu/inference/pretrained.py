@@ -16,6 +16,7 @@ from taichu.model.backbone import Backbone
 from taichu.model.codec import Codec, run_in_batches
 from taichu.model.continuation import Continuation, continue_rows
 from taichu.model.stage_parts import gather_tensors, shapes_elsewhere
+from taichu.model.towers.shapes import tower_prefixes
 from taichu.storage.checkpoint import as_tensors, load_parameters, named_parameters
 from taichu.storage.model_folder import codec_settings, create_adapters, read_config, write_settings
 from taichu.storage.tensor_file import load_tensors, save_tensors
@@ -119,12 +120,6 @@ class Taichu(UnifiedModel):
         if name not in self._compiled:
             self._compiled[name] = ms.jit(function)
         return self._compiled[name]
-
-
-def tower_prefixes(config: ModelConfig) -> dict[str, str]:
-    """How the names of each tower's parameters begin in the backbone, by modality."""
-    names = enumerate(config.modalities)
-    return {name: f"patch_embedders.{n}.tower." for n, name in names if name in config.towers}
 
 
 def cut_prefix(named: dict, prefix: str) -> dict:

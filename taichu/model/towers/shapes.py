@@ -1,6 +1,12 @@
 """What a tower holds: names and shapes of its parameters, without making them."""
 
-from taichu.config import TowerConfig
+from taichu.config import ModelConfig, TowerConfig
+
+
+def tower_prefixes(config: ModelConfig) -> dict[str, str]:
+    """How the names of each tower's parameters begin in the backbone, by modality."""
+    names = enumerate(config.modalities)
+    return {name: f"patch_embedders.{n}.tower." for n, name in names if name in config.towers}
 
 
 def tower_shapes(config: TowerConfig, tokens: int, patch_size: int) -> dict[str, tuple[int, ...]]:

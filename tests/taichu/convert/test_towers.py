@@ -1,6 +1,5 @@
 """Towers compute what `transformers` does with the published encoders, number by number."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -181,3 +180,37 @@ def test_counts_and_plans_know_towers(converted):
         sizes = model.config, model.vocabulary.size, list(model.grids.values())
         held = sum(p.size for p in model.backbone.get_parameters())
         assert count_parameters(*sizes) == held
+
+
+@pytest.mark.parametrize(
+    "name, choices",
+    [
+        ("clip", {}),
+        ("siglip", {"projector": "linear", "layers": 2}),
+        ("whisper", {"pooled": 4}),
+    ],
+)
+def test_exported_towers(name, choices, converted, tmp_path):
+    from taichu.export.onnx_folder import export_onnx
+    from taichu.runtime import Runtime
+
+    _, model = converted(name, **choices)
+    model.save_pretrained(tmp_path / "saved")
+    runtime = Runtime(export_onnx(tmp_path / "saved", tmp_path / "exported"), "cpu", threads=1)
+    (modality, adapter), random = *model.adapters.items(), np.random.default_rng(3)
+    shape = adapter.geometry.shape
+    grids = [random.uniform(-0.9, 0.9, shape).astype(np.float32) for _ in range(3)]
+    contents = [{modality: grid} for grid in grids] + [{"text": "a red seven", modality: grids[0]}]
+    made, expected = runtime.embed_many(contents), model.embed_many(contents)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    np.testing.assert_allclose(made, expected, atol=2e-5)
+
+
+def test_towers_have_no_mindir(converted, tmp_path):
+    from taichu.errors import ExportError
+    from taichu.export.mindir_folder import export_mindir
+
+    _, model = converted("clip")
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ExportError, match="a model with towers has no MINDIR; export it to onnx"):
+        export_mindir(tmp_path / "saved", tmp_path / "exported")
