@@ -17,7 +17,7 @@ PACKAGES = [
     ["model"],
     ["training", "inference"],
     ["runtime", "export", "convert", "evaluation", "index"],
-    ["report", "plan", "server"],
+    ["report", "plan", "server", "sentences"],
     ["command_line"],
 ]
 
