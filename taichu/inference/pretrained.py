@@ -62,9 +62,9 @@ class Taichu(UnifiedModel):
 
     def measure(self, grids: dict[str, np.ndarray]):
         """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
-        data; to be called once, before training."""
+        data, where no training has set it; to be called before training."""
         for scale, (name, adapter) in zip(self.backbone.patch_scales, self.adapters.items()):
-            if self.backbone.reads and len(grids.get(name, ())):
+            if self.backbone.reads and len(grids.get(name, ())) and not scale.measured:
                 scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:

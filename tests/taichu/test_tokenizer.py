@@ -135,7 +135,9 @@ def test_the_package_is_named_where_it_is_missing(tmp_path, published):
         "from taichu.command_line import main\n"
         "sys.exit(main(['convert', '--from-hf', sys.argv[1], sys.argv[2]]))"
     )
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    settings = {"model_type": "llama", "vocab_size": 400} | dict.fromkeys(sizes, 2)
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"head_dim": 2}))
     (tmp_path / "tokenizer.json").write_bytes((published / "tokenizer.json").read_bytes())
     arguments = [sys.executable, "-c", program, str(tmp_path), str(tmp_path / "out")]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
