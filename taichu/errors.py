@@ -27,3 +27,7 @@ class GenerationError(TaichuError):
 
 class ExportError(TaichuError):
     """A model cannot be exported, or an exported folder cannot be used."""
+
+
+class IndexFolderError(TaichuError):
+    """An index is missing, damaged or made with another model, or lacks what was named."""

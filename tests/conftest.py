@@ -1,5 +1,9 @@
 """What every test starts from: MindSpore on the CPU, quiet, with a fixed seed."""
 
+import threading
+import time
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -55,3 +59,28 @@ def model_folder(cpu, digits, media_cache, tmp_path_factory):
     texts = [text for sample in data.samples for _, text in sample.texts]
     Taichu(size, train_tokenizer(texts, 500, folder / "tokenizer")).save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def run_server(model, name="tiny", **settings):
+    import uvicorn
+
+    from taichu.server.app import create_app
+
+    app = create_app(model, name, **settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """``with serving(model, limits=...) as address``: a server in a thread of this process."""
+    return run_server

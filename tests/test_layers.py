@@ -16,7 +16,7 @@ PACKAGES = [
     ["data"],
     ["model"],
     ["training", "inference"],
-    ["runtime", "export", "convert", "evaluation"],
+    ["runtime", "export", "convert", "evaluation", "index"],
     ["report", "plan", "server"],
     ["command_line"],
 ]

@@ -44,12 +44,25 @@ def home(model_folder, digits, tmp_path_factory):
 
 def test_the_python_runs(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    (block,) = blocks(README, "python")
+    block, _ = blocks(README, "python")
     names = {}
     exec(compile(block, str(README), "exec"), names)
     assert -1 <= float(names["text"] @ names["both"]) <= 1
     assert (home / "three.glb").stat().st_size
     assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_the_client_runs(home, serving, monkeypatch, capsys):
+    from taichu.export.onnx_folder import export_onnx
+    from taichu.runtime import Runtime
+
+    monkeypatch.chdir(home)
+    model = Runtime(export_onnx(home / "runs/demo/model", home / "served"), "cpu")
+    _, block = blocks(README, "python")
+    with serving(model, name="exported") as address:
+        exec(compile(block.replace("http://127.0.0.1:8000", address), str(README), "exec"), {})
+    *kinds, size = capsys.readouterr().out.splitlines()[1:]
+    assert kinds == ["text", "audio_url", "shape3d_url"] and int(size) == model.config.embedding
 
 
 @pytest.mark.parametrize("command", commands(README))

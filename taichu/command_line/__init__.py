@@ -16,7 +16,8 @@ COMMANDS = {
     "ascend": "show what a recipe would run on an Ascend, without one",
     "eval": "measure a model on the test split of a manifest",
     "embed": "turn text and media files into unit vectors",
-    "retrieve": "find what of a manifest is nearest to text and media files",
+    "index": "keep the embeddings of a collection, to retrieve from",
+    "retrieve": "find what of an index is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
     "convert": "take a published language model as a backbone, or write it back",
     "export": "turn a model folder into graphs that run without MindSpore",
@@ -28,7 +29,7 @@ COMMANDS = {
 # packages that some commands need, and the extra that brings them
 EXTRAS = {"jinja2": "train", "matplotlib": "train", "mindspore": "train", "onnx": "train"}
 EXTRAS |= {"fastapi": "serve", "prometheus_client": "serve", "uvicorn": "serve"}
-EXTRAS |= {"onnxruntime": "runtime", "mlxtend": "demo", "sklearn": "demo"}
+EXTRAS |= {"onnxruntime": "runtime", "faiss": "index", "mlxtend": "demo", "sklearn": "demo"}
 EXTRAS |= {"tokenizers": "tokenizers"}
 
 EPILOG = """\

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from modality_adapters import ADAPTERS
 
@@ -34,15 +35,17 @@ def inputs(options: argparse.Namespace) -> dict:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def load_model(options: argparse.Namespace):
-    """Choose the device, say so on stderr, and load the model folder, or one that was exported."""
+def load_model(options: argparse.Namespace, folder: str | None = None):
+    """Choose the device, say so on stderr, and load a model folder, or one that was exported; by
+    default the one that the options name."""
     from taichu.inference.exported_model import exported_format
 
-    graphs = exported_format(options.folder)
+    folder = folder or options.folder
+    graphs = exported_format(folder)
     if graphs not in (None, "mindir"):
         from taichu.runtime import Runtime
 
-        model = Runtime(options.folder, options.device)
+        model = Runtime(folder, options.device)
         print(model.provider.reason, file=sys.stderr)
         return model
     from ascend.device import choose_device
@@ -52,7 +55,26 @@ def load_model(options: argparse.Namespace):
     if graphs == "mindir":
         from taichu.inference.mindir_model import MindirModel
 
-        return MindirModel(options.folder)
+        return MindirModel(folder)
     from taichu.inference.pretrained import Taichu
 
-    return Taichu.from_pretrained(options.folder)
+    return Taichu.from_pretrained(folder)
+
+
+def load_model_of(index, options: argparse.Namespace):
+    """Load the model that made an index, from where it was or from ``--model``.
+
+    Raises:
+        IndexFolderError: it is not known or not there, or the folder holds another model.
+    """
+    from taichu.errors import IndexFolderError
+    from taichu.index.origin import Origin
+
+    if index.origin is None:
+        raise IndexFolderError(f"{options.folder}: does not say which model made its vectors")
+    folder = options.model or index.origin.folder
+    if not Path(folder).is_dir():
+        raise IndexFolderError(f"{folder}: no such model; --model FOLDER says where it is now")
+    model = load_model(options, folder)
+    index.origin.check(Origin.of(model, folder), options.folder)
+    return model

@@ -1,4 +1,4 @@
-"""Retrieval: exact search by cosine among the embeddings of a split's texts or media."""
+"""Retrieval: queries, and exact search by cosine among the embeddings of a split's contents."""
 
 from dataclasses import dataclass
 
@@ -60,6 +60,35 @@ class Candidates:
                 part = data.grids[modality][list(part)]
             parts.append(model.embed_many([{modality: content} for content in part]))
         return cls(list(samples), list(first), np.concatenate(parts))
+
+
+def embed_query(model, inputs: dict, weights: dict[str, float] | None = None) -> np.ndarray:
+    """The unit vector of what is looked for.
+
+    Args:
+        model: a `UnifiedModel`.
+        inputs: modality -> text or path.
+        weights: modality -> weight, of all modalities given: each is embedded alone, and the query
+            is the sum of their unit vectors times these, as ImageBind composes them (2305.05665).
+            Without weights they form one group, embedded together.
+
+    Returns:
+        (C,) float32.
+
+    Raises:
+        MediaError: a file cannot be read. GenerationError: an unknown modality, weights of others
+            than are given, or a sum of length zero.
+    """
+    if weights is None:
+        return model.embed(**inputs)
+    if set(weights) != set(inputs):
+        raise GenerationError(f"weights must be of what is given: {', '.join(inputs)}")
+    vectors = [weights[name] * model.embed(**{name: value}) for name, value in inputs.items()]
+    summed = np.sum(vectors, axis=0, dtype=np.float64)
+    length = np.linalg.norm(summed)
+    if not 1e-6 < length < np.inf:
+        raise GenerationError("the weighted sum has no direction; change the weights")
+    return (summed / length).astype(np.float32)
 
 
 def search(queries: np.ndarray, vectors: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from taichu.server.gate import Gate, refusal
 from taichu.server.limits import Limits
 from taichu.server.media_process import MediaProcesses
 from taichu.server.metrics import Metrics
-from taichu.server.requests import ChatRequest, EmbeddingRequest
+from taichu.server.schema import ChatRequest, EmbeddingRequest
 from taichu.server.web_page import add_page
 from taichu.vocabulary import TEXT
 

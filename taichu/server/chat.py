@@ -18,7 +18,7 @@ from taichu.server.limits import Limits
 from taichu.server.media_process import MediaProcesses
 from taichu.server.metrics import Metrics
 from taichu.server.parts import as_part, parse_parts, read_parts
-from taichu.server.requests import ChatRequest
+from taichu.server.schema import ChatRequest
 from taichu.vocabulary import TEXT
 
 

@@ -10,7 +10,7 @@ from taichu.server.errors import RequestError
 from taichu.server.limits import Limits
 from taichu.server.media_process import MediaProcesses
 from taichu.server.parts import parse_part, parse_parts, read_parts
-from taichu.server.requests import EmbeddingRequest
+from taichu.server.schema import EmbeddingRequest
 
 
 class Embeddings:

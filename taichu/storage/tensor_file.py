@@ -96,7 +96,8 @@ def load_tensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text = header.get("notes", "{}")
         notes = json.loads(text)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+    # of a type that NumPy lacks, or notes nested without end
+    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())})") from None
     if "crc32" in header and checksum(tensors, text) != header["crc32"]:
         raise CheckpointError(f"{path}: damaged (its content does not give its checksum)")

@@ -125,6 +125,7 @@ def exported(tiny_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runtime(exported):
+    """The tiny model on ONNX Runtime."""
     from taichu.runtime import Runtime
 
     return Runtime(exported, "cpu")

@@ -34,7 +34,14 @@ def test_help_lists_every_command(taichu):
 
 
 @pytest.mark.parametrize(
-    "words", [*([name] for name in COMMANDS), ["data", "build"], ["data", "check"]], ids=" ".join
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        ["data", "build"],
+        ["data", "check"],
+        *(["index", name] for name in ("build", "add", "delete", "info")),
+    ],
+    ids=" ".join,
 )
 def test_every_command_has_help_with_examples(taichu, words):
     result = taichu(*words, "--help")
@@ -60,6 +67,9 @@ def test_every_command_has_help_with_examples(taichu, words):
             ["generate", "x", "--into", "image", "--into", "text", "--out", "a.wav"],
             "--out a.wav: none of --into is written as .wav",
         ),
+        (["serve", "x", "--rows", "0"], "--rows must be above 0"),
+        (["serve", "x", "--port", "70000"], "--port must be from 0 to 65535"),
+        (["serve", "x", "--api-key", ""], "--api-key (or TAICHU_API_KEY) is empty"),
         (["generate", "x", "--into", "text", "--top-p", "0"], "--top-p must be above 0"),
         (["generate", "x", "--into", "text", "--temperature", "-1"], "must be at least 0"),
     ],

@@ -1,37 +1,9 @@
 """The tiny model served on a port of this machine, and real media files to send."""
 
 import base64
-import threading
-import time
-from contextlib import contextmanager
 
 import pytest
 import requests
-
-uvicorn = pytest.importorskip("uvicorn")
-
-
-@contextmanager
-def run_server(model, **settings):
-    from taichu.server.app import create_app
-
-    app = create_app(model, "tiny", **settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="session")
-def serving():
-    """``with serving(model, limits=...) as address``: a server in a thread of this process."""
-    return run_server
 
 
 @pytest.fixture(scope="session")

@@ -145,9 +145,11 @@ def test_an_answer_nobody_waits_for_is_not_taken_for_anothers(reader, media):
 
 
 @pytest.fixture
-def command(exported):
-    """`taichu serve` as a process of its own, and where it listens."""
-    words = ["-m", "taichu.command_line", "serve", str(exported), "--port", "0", "--name", "tiny"]
+def command(request, exported, tiny_folder):
+    """`taichu serve` of an exported folder, or of a model folder where a test asks for it, as a
+    process of its own, and where it listens."""
+    folder = tiny_folder if getattr(request, "param", None) == "model folder" else exported
+    words = ["-m", "taichu.command_line", "serve", str(folder), "--port", "0", "--name", "tiny"]
     words += ["--device", "cpu", "--room", "4096"]
     process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
     lines = []
@@ -183,7 +185,9 @@ def test_sigterm_finishes_what_is_running(command):
         requests.get(f"{address}/health", timeout=5)
 
 
+@pytest.mark.parametrize("command", ["model folder"], indirect=True)
 def test_ctrl_c_ends_it_as_it_ends_other_commands(command):
-    process, _ = command
+    process, address = command
+    assert requests.get(f"{address}/v1/models", timeout=60).ok
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
