@@ -86,7 +86,8 @@ def geometries_of(config) -> dict:
 
 def vocabulary_of(config):
     """Codes of the config's modalities beside a few hundred pieces."""
-    from taichu.vocabulary import Vocabulary, train_tokenizer
+    from taichu.tokenizer import train_tokenizer
+    from taichu.vocabulary import Vocabulary
 
     random = np.random.default_rng(0)
     words = ["".join(map(chr, random.integers(97, 123, 4))) for _ in range(100)]

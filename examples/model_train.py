@@ -14,8 +14,8 @@ from taichu import Taichu
 from taichu.config import load_size
 from taichu.data.batches import Batches, MixtureConfig
 from taichu.data.prepared import prepare
+from taichu.tokenizer import train_tokenizer
 from taichu.training.objectives import Objective
-from taichu.vocabulary import train_tokenizer
 
 
 class Source:

@@ -14,7 +14,7 @@ from taichu import Taichu
 from taichu.config import load_size
 from taichu.data.batches import Batches, MixtureConfig
 from taichu.data.prepared import prepare
-from taichu.vocabulary import train_tokenizer
+from taichu.tokenizer import train_tokenizer
 
 manifest, steps = sys.argv[1], int(sys.argv[2])
 

@@ -18,17 +18,17 @@ from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
-from taichu.config import ModelConfig, load_size
+from taichu.config import ModelConfig
 from taichu.data.batches import Batches, MixtureConfig
 from taichu.data.one_at_a_time import one_at_a_time
 from taichu.data.prepared import PreparedData, prepare
 from taichu.errors import ConfigError, ManifestError
 from taichu.inference.pretrained import Taichu, load_codecs
-from taichu.storage.model_folder import create_adapters
+from taichu.storage.model_folder import create_adapters, read_size
+from taichu.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from taichu.training.objectives import Objective
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig, Trainer
-from taichu.vocabulary import train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def main(config: Config) -> Path:
             f"mixture.length={config.mixture.length}"
         )
     ms.set_seed(config.seed)
-    size, out = load_size(config.model), Path(config.out)
+    size, out = read_size(config.model), Path(config.out)
 
     data = prepare(config.manifest, "train", size.modalities, config.cache)
     if config.start:
         model = start_from(config.start, size)
     else:
         model = Taichu(size, read_tokenizer(config, size, data))
-        model.measure(data.grids)
+    model.measure(data.grids)
     load_codecs(model.codecs, size, config.codecs)
 
     mixture = config.mixture
@@ -137,10 +137,10 @@ def start_from(folder: str, size: ModelConfig) -> Taichu:
     return model
 
 
-def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> bytes:
-    """The SentencePiece model that is named, or one trained on the texts of the data."""
+def read_tokenizer(config: Config, size: ModelConfig, data: PreparedData) -> Tokenizer:
+    """The tokenizer that is named, or one trained on the texts of the data."""
     if config.tokenizer:
-        return Path(config.tokenizer).read_bytes()
+        return load_tokenizer(config.tokenizer)
     texts = [text for sample in data.samples for _, text in sample.texts]
     folder = Path(config.out) / "tokenizer"
     with one_at_a_time(folder):  # every rank trains the same

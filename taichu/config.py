@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from pathlib import Path
@@ -45,6 +46,45 @@ class CodecConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How the rotary position of a published model was stretched to longer rows.
+
+    Pairs of features that turn slowly turn ``factor`` times slower; see
+    `taichu.model.rotary_frequencies`.
+    """
+
+    kind: str  # linear: all pairs alike; llama3, yarn (2309.00071): those that turn slowly
+    factor: float
+    length: int = 0  # of rows before; where not linear, a pair's turns are counted over it
+    slow: float = 1.0  # turns up to which a pair is slowed by the whole factor
+    fast: float = 32.0  # turns from which a pair stays as it is
+    whole_pairs: bool = True  # whether yarn rounds the pairs that turn so often to whole numbers
+    size: float = 1.0  # what yarn multiplies turned queries and keys by
+
+    def __post_init__(self):
+        if self.kind not in ("linear", "llama3", "yarn"):
+            raise ConfigError(f"rope_scaling.kind={self.kind!r} must be linear, llama3 or yarn")
+        numbers = (self.factor, self.size, self.slow, self.fast)
+        if not all(math.isfinite(x) and x > 0 for x in numbers):
+            raise ConfigError("rope_scaling: factor, size, slow and fast must be more than 0")
+        if self.kind != "linear" and (self.length < 1 or self.slow >= self.fast):
+            raise ConfigError(
+                f"rope_scaling: length={self.length} must be at least 1, and slow={self.slow} less "
+                f"than fast={self.fast}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What is remembered of a published model so that it can be written back."""
+
+    config: dict  # its config.json
+    kind: str  # of its tensors: BF16, F16 or F32
+    other_kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # by tensor, if another
+    head_copied: bool = False  # whether a tied head was written besides the table
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The backbone, its vocabulary and its modalities. A model folder's config.json is this."""
 
@@ -56,11 +96,14 @@ class ModelConfig:
     hidden: int  # width of the SwiGLU layer, or of each expert
     embedding: int  # width of the shared embedding space
     pieces: int  # text pieces of the vocabulary (upper bound while a tokenizer is trained)
+    spare_pieces: int = 0  # of them, those that no text has, behind the tokenizer's
     rows_multiple: int = 1  # the id table's rows are filled up to a multiple of it
     query_key_norm: bool = True  # RMSNorm on queries and keys (Qwen3)
     bias: bool = False  # on query, key and value (Qwen2)
     tied: bool = True  # decoding head shares the id table
+    scaled_ids: bool = True  # looked-up vectors are multiplied by sqrt(width)
     rope_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     rope_axes: tuple[float, float, float] = (0.4, 0.3, 0.3)  # share of the pairs for t, y, x
     norm_epsilon: float = 1e-6
     experts: int = 0  # SwiGLU layers of each block that tokens choose from; 0: one for all tokens
@@ -68,6 +111,7 @@ class ModelConfig:
     expert_capacity: float = 1.25  # tokens that an expert has room for, times its mean load
     modalities: dict[str, dict] = dataclasses.field(default_factory=dict)  # adapters' settings
     codecs: dict[str, CodecConfig] = dataclasses.field(default_factory=dict)
+    published: Published | None = None  # where the weights are from, if they were converted
 
     def __post_init__(self):
         if self.heads % self.key_value_heads:
@@ -76,6 +120,8 @@ class ModelConfig:
             )
         if self.rows_multiple < 1:
             raise ConfigError(f"rows_multiple={self.rows_multiple} must be at least 1")
+        if self.spare_pieces < 0:
+            raise ConfigError(f"spare_pieces={self.spare_pieces} must be at least 0")
         if self.head_size % 2:
             raise ConfigError(f"head_size={self.head_size} must be even")
         # of one expert alone the weight is always 1, and teaches the router nothing
@@ -89,6 +135,16 @@ class ModelConfig:
             raise ConfigError(
                 f"modalities {sorted(self.modalities)} and codecs {sorted(self.codecs)} differ"
             )
+
+    @property
+    def id_scale(self) -> float:
+        """What looked-up vectors are multiplied by."""
+        return self.width**0.5 if self.scaled_ids else 1.0
+
+    @property
+    def rotary_size(self) -> float:
+        """What turned queries and keys are multiplied by."""
+        return self.rope_scaling.size if self.rope_scaling else 1.0
 
     def table_rows(self, vocabulary_size: int) -> int:
         """Rows of the id table of a joint vocabulary of so many ids.

@@ -3,12 +3,9 @@
 Text pieces come first so that a published tokenizer keeps its ids.
 """
 
-from pathlib import Path
-
 import numpy as np
-import sentencepiece
 
-from taichu.errors import CheckpointError
+from taichu.tokenizer import Tokenizer
 
 TEXT = "text"
 
@@ -64,28 +61,23 @@ class Vocabulary(JointIds):
     """The joint ids, and the tokenizer of their text.
 
     Args:
-        tokenizer: a SentencePiece model, as bytes.
+        tokenizer: of the text.
         codes: number of codes of each grid modality, in the model's order.
-
-    Raises:
-        CheckpointError: the bytes are not a SentencePiece model.
+        spare: ids of text behind the tokenizer's that no text has.
     """
 
-    def __init__(self, tokenizer: bytes, codes: dict[str, int]):
+    def __init__(self, tokenizer: Tokenizer, codes: dict[str, int], spare: int = 0):
         self.tokenizer = tokenizer
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
-        except RuntimeError:
-            raise CheckpointError("tokenizer.model: not a SentencePiece model") from None
-        super().__init__(self._pieces.get_piece_size(), codes)
+        super().__init__(tokenizer.size + spare, codes)
 
     def encode(self, text: str) -> list[int]:
-        """Text -> piece ids; `decode` gives the text back exactly (byte fallback)."""
-        return self._pieces.encode(text)
+        """Text -> piece ids; of a tokenizer of `taichu.tokenizer.train_tokenizer`, `decode` gives
+        the text back exactly (byte fallback)."""
+        return self.tokenizer.encode(text)
 
     def decode(self, ids: list[int]) -> str:
-        """Piece ids -> text; ids outside the text range are left out."""
-        return self._pieces.decode([int(i) for i in ids if i < self.pieces])
+        """Piece ids -> text; ids that are not the tokenizer's are left out."""
+        return self.tokenizer.decode([int(i) for i in ids if i < self.tokenizer.size])
 
 
 def modality_of(vocabulary: JointIds) -> np.ndarray:
@@ -105,38 +97,3 @@ def control_tokens(media) -> list[str]:
     for modality in media:
         names += [f"<{modality}>", f"</{modality}>"]
     return names + [f"<{modality}:patch>" for modality in media]
-
-
-def train_tokenizer(texts: list[str], pieces: int, folder: Path | str) -> bytes:
-    """Train a SentencePiece model in which any UTF-8 text round-trips exactly.
-
-    Args:
-        texts: training lines, any language.
-        pieces: upper bound of the vocabulary; 256 of them are bytes.
-        folder: where the trainer may write its temporary files.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = folder / "tokenizer.txt"
-    lines.write_text("\n".join(text.replace("\n", " ") for text in texts), encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(lines),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=pieces,
-        hard_vocab_limit=False,
-        model_type="bpe",
-        byte_fallback=True,
-        character_coverage=1.0,
-        # nothing is changed, added or dropped: decoding gives back what was encoded
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        split_by_whitespace=True,
-        bos_id=-1,
-        eos_id=-1,
-        minloglevel=2,
-        num_threads=1,
-    )
-    lines.unlink()
-    (folder / "tokenizer.vocab").unlink()
-    return (folder / "tokenizer.model").read_bytes()

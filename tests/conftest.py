@@ -50,7 +50,7 @@ def model_folder(cpu, digits, media_cache, tmp_path_factory):
     from taichu import Taichu
     from taichu.config import load_size
     from taichu.data.prepared import prepare
-    from taichu.vocabulary import train_tokenizer
+    from taichu.tokenizer import train_tokenizer
 
     mindspore.set_seed(7)
     size = load_size("nano", depth=1)

@@ -10,12 +10,13 @@ LAYERS = ["ascend", "modality_adapters", "taichu", "recipes"]
 # inside taichu, likewise; packages of one line know nothing of each other
 PACKAGES = [
     ["errors"],
-    ["config", "vocabulary"],
+    ["config", "tokenizer"],
+    ["vocabulary"],
     ["storage"],
     ["data"],
     ["model"],
     ["training", "inference"],
-    ["runtime", "export", "evaluation", "index"],
+    ["runtime", "export", "convert", "evaluation", "index"],
     ["report", "plan", "server"],
     ["command_line"],
 ]

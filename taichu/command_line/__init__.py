@@ -19,6 +19,7 @@ COMMANDS = {
     "index": "keep the embeddings of a collection, to retrieve from",
     "retrieve": "find what of an index is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
+    "convert": "take a published language model as a backbone, or write it back",
     "export": "turn a model folder into graphs that run without MindSpore",
     "serve": "answer requests over HTTP in the form of OpenAI's API, with a page to try it",
     "info": "show a model folder, or what is installed and which device is used",
@@ -29,6 +30,7 @@ COMMANDS = {
 EXTRAS = {"jinja2": "train", "matplotlib": "train", "mindspore": "train", "onnx": "train"}
 EXTRAS |= {"fastapi": "serve", "prometheus_client": "serve", "uvicorn": "serve"}
 EXTRAS |= {"onnxruntime": "runtime", "faiss": "index", "mlxtend": "demo", "sklearn": "demo"}
+EXTRAS |= {"tokenizers": "tokenizers"}
 
 EPILOG = """\
 examples:

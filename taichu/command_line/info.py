@@ -29,11 +29,12 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
     from modality_adapters import create_adapter
     from taichu.inference.exported_model import exported_format
     from taichu.storage.model_folder import read_config, read_json
+    from taichu.tokenizer import read_tokenizer
     from taichu.vocabulary import Vocabulary
 
     config = read_config(folder)
     counts = {name: codec.codes for name, codec in config.codecs.items()}
-    vocabulary = Vocabulary((folder / "tokenizer.model").read_bytes(), counts)
+    vocabulary = Vocabulary(read_tokenizer(folder), counts, config.spare_pieces)
     version = read_json(folder / "config.json").get("taichu_version", "?")
     graphs = exported_format(folder)
     exported, how = graphs is not None, f", exported as {graphs}" if graphs else ""
@@ -47,6 +48,9 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
         ),
         ("vocabulary", f"{vocabulary.size:,} ids, {vocabulary.pieces:,} of them text pieces"),
     ]
+    if config.published:
+        family = config.published.config.get("model_type", "?")
+        lines.append(("converted", f"from the published form of {family}, {config.published.kind}"))
     for name, settings in config.modalities.items():
         geometry = create_adapter(name, settings).geometry
         path = folder / "codecs" / f"{name}.safetensors"

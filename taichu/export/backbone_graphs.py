@@ -113,13 +113,17 @@ class BackboneGraphs:
         return blocks.run(x, "blocks", config.depth, attention), blocks, attention
 
     def _table(self, graph: Graph) -> str:
-        return graph.weight("table", lambda: self.table * self.config.width**0.5)
+        return graph.weight("table", lambda: self.table * self.config.id_scale)
 
     def _angles(self, graph: Graph, coords: str) -> tuple[str, str]:
         coords = graph.op("Cast", graph.shape(coords, -1, 3), to=1)  # float32
         angle = graph.op("MatMul", coords, graph.constant(rotary_frequencies(self.config)))
         angle = graph.shape(angle, -1, 1, self.config.head_size // 2)
-        return graph.op("Cos", angle), graph.op("Sin", angle)
+        turns = graph.op("Cos", angle), graph.op("Sin", angle)
+        if self.config.rotary_size == 1:
+            return turns
+        size = graph.constant(self.config.rotary_size)
+        return graph.op("Mul", turns[0], size), graph.op("Mul", turns[1], size)
 
 
 def embed_patches(graph: Graph, tensors: dict, patches: str, index: int, tokens: int) -> str:

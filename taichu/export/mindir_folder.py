@@ -1,7 +1,7 @@
 """A model folder as MindSpore's own graphs (MINDIR), of any number of rows and tokens.
 
     OUT/embed.mindir  read.mindir  step.mindir  encode.<modality>.mindir  decode.<modality>.mindir
-    OUT/export.json, config.json, preprocessor_config.json, tokenizer.model
+    OUT/export.json, config.json, preprocessor_config.json, tokenizer.*
 
 Each graph holds its weights. The codecs' graphs take `taichu.model.codec.Codec`'s number of grids.
 """

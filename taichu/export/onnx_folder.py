@@ -3,11 +3,9 @@
 OUT/embed.onnx  read.onnx  step.onnx  encode.<modality>.onnx  decode.<modality>.onnx
 OUT/weights.safetensors   all graphs' weights, once
 OUT/export.json           what computes them, and alignment's scale
-OUT/config.json, preprocessor_config.json, tokenizer.model   as in the model's folder
+OUT/config.json, preprocessor_config.json, tokenizer.*   as in the model's folder
 """
 
-import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,10 @@ from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
 from taichu.inference.exported_model import write_export
-from taichu.storage.model_folder import create_adapters, read_config, read_tokenizer
+from taichu.storage.model_folder import create_adapters, read_config
 from taichu.storage.tensor_file import load_tensors, save_tensors
+from taichu.storage.tensor_stream import list_tensors
+from taichu.tokenizer import read_tokenizer
 from taichu.vocabulary import Vocabulary
 
 WEIGHTS = "weights.safetensors"
@@ -38,7 +38,7 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
     config, tokenizer = read_config(folder), read_tokenizer(folder)
     adapters = create_adapters(config)
     codes = {name: codec.codes for name, codec in config.codecs.items()}
-    vocabulary = Vocabulary(tokenizer, codes)
+    vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
     tensors, weights = load_tensors(folder / "model.safetensors")[0], Weights()
     grids = {name: (a.geometry.tokens, a.geometry.patch_size) for name, a in adapters.items()}
     backbone = BackboneGraphs(config, tensors, grids, vocabulary.size, weights)
@@ -65,19 +65,7 @@ def codec_graphs(
 def write_graphs(graphs: list[Graph], weights: Weights, out: Path):
     """Write the weights, then the graphs that point into their file."""
     save_tensors(out / WEIGHTS, weights.arrays)
-    places = read_places(out / WEIGHTS)
+    stored = list_tensors(out / WEIGHTS)[0]
+    places = {name: (tensor.start, tensor.nbytes) for name, tensor in stored.items()}
     for graph in graphs:
         graph.save(out / f"{graph.name}.onnx", WEIGHTS, places)
-
-
-def read_places(path: Path) -> dict[str, tuple[int, int]]:
-    """(offset, bytes) of each tensor in a safetensors file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    places = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            first, end = entry["data_offsets"]
-            places[name] = 8 + length + first, end - first
-    return places

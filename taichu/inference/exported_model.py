@@ -8,10 +8,10 @@ from taichu.inference.unified_model import UnifiedModel
 from taichu.storage.model_folder import (
     read_config,
     read_json,
-    read_tokenizer,
     write_json,
     write_settings,
 )
+from taichu.tokenizer import Tokenizer, read_tokenizer
 
 SETTINGS = "export.json"
 
@@ -22,7 +22,7 @@ def write_export(
     score_scale: float,
     config: ModelConfig,
     adapters: dict,
-    tokenizer: bytes,
+    tokenizer: Tokenizer,
 ):
     """Write what a folder holds beside its graphs.
 

@@ -1,7 +1,5 @@
 """The model on MindSpore: trained, saved, loaded and used."""
 
-import dataclasses
-import json
 from pathlib import Path
 
 import mindspore as ms
@@ -9,7 +7,6 @@ import numpy as np
 
 from ascend.device_matrix import one_rank
 from ascend.ranks import read_ranks
-from modality_adapters import create_adapter
 from taichu.config import ModelConfig
 from taichu.data.packing import PackedBatch
 from taichu.data.prepared import spread
@@ -20,14 +17,15 @@ from taichu.model.codec import Codec, run_in_batches
 from taichu.model.continuation import Continuation, continue_rows
 from taichu.model.stage_parts import gather_tensors, shapes_elsewhere
 from taichu.storage.checkpoint import as_tensors, load_parameters, named_parameters
-from taichu.storage.model_folder import create_adapters, read_config, read_tokenizer, write_settings
+from taichu.storage.model_folder import codec_settings, create_adapters, read_config, write_settings
 from taichu.storage.tensor_file import load_tensors, save_tensors
+from taichu.tokenizer import Tokenizer, read_tokenizer
 
 
 class Taichu(UnifiedModel):
     """A backbone with its vocabulary, adapters and codecs; see `UnifiedModel`."""
 
-    def __init__(self, config: ModelConfig, tokenizer: bytes):
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
         super().__init__(config, tokenizer)
         self.backbone = Backbone(config, self.vocabulary.size, list(self.grids.values()))
         self.continuation = Continuation(self.backbone)
@@ -51,9 +49,9 @@ class Taichu(UnifiedModel):
         return model
 
     def save_pretrained(self, folder: Path | str):
-        """Write config.json, preprocessor_config.json, tokenizer.model, model.safetensors and one
-        codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them. Of
-        several ranks all have to call this, and the first writes."""
+        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors and
+        one codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them.
+        Of several ranks all have to call this, and the first writes."""
         folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
@@ -64,9 +62,9 @@ class Taichu(UnifiedModel):
 
     def measure(self, grids: dict[str, np.ndarray]):
         """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
-        data; to be called once, before training."""
+        data, where no training has set it; to be called before training."""
         for scale, (name, adapter) in zip(self.backbone.patch_scales, self.adapters.items()):
-            if self.backbone.reads and len(grids.get(name, ())):
+            if self.backbone.reads and len(grids.get(name, ())) and not scale.measured:
                 scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
@@ -125,7 +123,7 @@ def save_codecs(codecs: dict[str, Codec], config: ModelConfig, folder: Path | st
         return
     for name, codec in codecs.items():
         path = Path(folder) / "codecs" / f"{name}.safetensors"
-        save_tensors(path, as_tensors(named_parameters(codec)), _codec_settings(config, name))
+        save_tensors(path, as_tensors(named_parameters(codec)), codec_settings(config, name))
 
 
 def load_codecs(codecs: dict[str, Codec], config: ModelConfig, folder: Path | str):
@@ -137,13 +135,7 @@ def load_codecs(codecs: dict[str, Codec], config: ModelConfig, folder: Path | st
     for name, codec in codecs.items():
         path = Path(folder) / "codecs" / f"{name}.safetensors"
         tensors, made_for = load_tensors(path)
-        wanted = _codec_settings(config, name)
+        wanted = codec_settings(config, name)
         if made_for != wanted:
             raise CheckpointError(f"{path}: was made with {made_for}, the model wants {wanted}")
         load_parameters(named_parameters(codec), tensors, path)
-
-
-def _codec_settings(config: ModelConfig, name: str) -> dict:
-    modality = create_adapter(name, config.modalities[name]).settings()
-    settings = {"codec": dataclasses.asdict(config.codecs[name]), "modality": modality}
-    return json.loads(json.dumps(settings))  # as it will be read back: lists, not tuples

@@ -13,6 +13,7 @@ from taichu.errors import GenerationError
 from taichu.inference.generation import generate, stream
 from taichu.inference.sampling import Sampling
 from taichu.storage.model_folder import create_adapters
+from taichu.tokenizer import Tokenizer
 from taichu.vocabulary import TEXT, Vocabulary
 
 EMBED_ROWS, EMBED_LENGTH = 16, 128  # shape of the batches that `embed_many` fills
@@ -23,13 +24,13 @@ class UnifiedModel(ABC):
     graphs (`taichu.inference.exported_model`) on MindSpore or ONNX Runtime.
 
     Args:
-        config: sizes; ``config.pieces`` is set to the tokenizer's.
-        tokenizer: a SentencePiece model, as bytes.
+        config: sizes; ``config.pieces`` is set to what the tokenizer has, and spare ones.
+        tokenizer: of its text.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: bytes):
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
         codes = {name: codec.codes for name, codec in config.codecs.items()}
-        self.vocabulary = Vocabulary(tokenizer, codes)
+        self.vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
 

@@ -69,6 +69,7 @@ class Backbone(nn.Cell):
         # ops.clip_by_global_norm of a user's loop makes that of a number's gradient
         self.log_scale = keep(ms.Parameter(ms.Tensor([math.log(1 / 0.14)], ms.float32)), last)
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
+        self.id_scale, self.rotary_size = config.id_scale, config.rotary_size
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
         x_ND, branch_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)
@@ -107,9 +108,10 @@ class Backbone(nn.Cell):
         """Ids (N,) -> their vectors (N, D), of entries of size 1 as those of patches.
 
         The table's own entries are smaller by sqrt(D): with AdamW it then learns that much faster
-        than the blocks, which ids that are seen seldom need.
+        than the blocks, which ids that are seen seldom need. Published tables are read as they are.
         """
-        return self.rows(self.table(), ids_N) * self.width**0.5
+        vectors_ND = self.rows(self.table(), ids_N)
+        return vectors_ND if self.id_scale == 1 else vectors_ND * self.id_scale
 
     def read_tokens(self, ids_BL, source_BL, *patches_NP):
         """The vector of each token, its patch's where it has one, else its id's, as two (N, D) to
@@ -127,7 +129,9 @@ class Backbone(nn.Cell):
         """Cosines and sines (N, K / 2) of the rotary position at (t, y, x)."""
         coords_BL3 = self.own_tokens(coords_BL3)
         angle_NK = ops.matmul(coords_BL3.reshape((-1, 3)).astype(ms.float32), self.frequencies_3K)
-        return ops.cos(angle_NK), ops.sin(angle_NK)
+        if self.rotary_size == 1:
+            return ops.cos(angle_NK), ops.sin(angle_NK)
+        return ops.cos(angle_NK) * self.rotary_size, ops.sin(angle_NK) * self.rotary_size
 
     def decode(self, hidden_MD):
         """Hidden states (M, D) -> logits over the id table's rows (M, W), the joint vocabulary's V

@@ -6,34 +6,25 @@ from pathlib import Path
 
 import taichu
 from modality_adapters import create_adapter
-from taichu.config import ModelConfig, build
+from taichu.config import ModelConfig, build, load_size
 from taichu.errors import CheckpointError, ConfigError
+from taichu.tokenizer import FORMS, Tokenizer
 
-TOKENIZER = "tokenizer.model"
+MOST_BYTES = 1 << 26  # of a file of settings; an index of the largest published models has a tenth
 
 
-def write_settings(folder: Path, config: ModelConfig, adapters: dict, tokenizer: bytes):
-    """Write config.json, preprocessor_config.json and tokenizer.model."""
+def write_settings(folder: Path, config: ModelConfig, adapters: dict, tokenizer: Tokenizer):
+    """Write config.json, preprocessor_config.json and the tokenizer's file."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER).write_bytes(tokenizer)
+    for form in FORMS:  # another one's would be taken for this one's
+        (folder / form.file).unlink(missing_ok=True)
+    (folder / tokenizer.file).write_bytes(tokenizer.content)
     content = dataclasses.asdict(config)
     del content["modalities"]
     versions = {"model_type": "taichu", "taichu_version": taichu.__version__}
     write_json(folder / "config.json", {**versions, **content})
     modalities = {name: adapter.settings() for name, adapter in adapters.items()}
     write_json(folder / "preprocessor_config.json", {"modalities": modalities})
-
-
-def read_tokenizer(folder: Path) -> bytes:
-    """The SentencePiece model.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = folder / TOKENIZER
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    return path.read_bytes()
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -55,6 +46,15 @@ def read_config(folder: Path) -> ModelConfig:
     return config
 
 
+def read_size(name: str) -> ModelConfig:
+    """The settings of a model folder, or of a size; see `taichu.config.load_size`.
+
+    Raises:
+        CheckpointError: a file of the folder is missing or malformed. ConfigError: no such size.
+    """
+    return read_config(Path(name)) if Path(name, "config.json").is_file() else load_size(name)
+
+
 def create_adapters(config: ModelConfig) -> dict:
     """The adapters of a model, in its order.
 
@@ -67,6 +67,13 @@ def create_adapters(config: ModelConfig) -> dict:
         raise ConfigError(f"modalities: {error}") from None
 
 
+def codec_settings(config: ModelConfig, name: str) -> dict:
+    """What a modality's codec is made for, as its file notes it."""
+    modality = create_adapter(name, config.modalities[name]).settings()
+    settings = {"codec": dataclasses.asdict(config.codecs[name]), "modality": modality}
+    return json.loads(json.dumps(settings))  # as it will be read back: lists, not tuples
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON object.
 
@@ -74,10 +81,12 @@ def read_json(path: Path) -> dict:
         CheckpointError: missing or malformed.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise CheckpointError(f"{path}: larger than {MOST_BYTES >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")

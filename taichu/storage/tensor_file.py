@@ -44,12 +44,16 @@ def save_tensors(path: Path | str, tensors: dict[str, np.ndarray], notes: dict |
         partial.unlink(missing_ok=True)
         if not is_disk_full(error):
             raise
-        needed = sum(value.nbytes for value in tensors.values())
-        there = next(folder for folder in path.parents if folder.is_dir())
-        free = shutil.disk_usage(there).free
-        raise DiskFullError(
-            f"{path}: the disk is full: {needed / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free"
-        ) from None
+        raise disk_full(path, sum(value.nbytes for value in tensors.values())) from None
+
+
+def disk_full(path: Path, needed: int) -> DiskFullError:
+    """The error of a file of so many bytes for which there is no room."""
+    there = next(folder for folder in path.parents if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    return DiskFullError(
+        f"{path}: the disk is full: {needed / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free"
+    )
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -65,9 +69,14 @@ def checksum(tensors: dict[str, np.ndarray], notes: str) -> str:
     """CRC-32, in hexadecimal, of the names, kinds, shapes and values of tensors, and of a text."""
     crc = zlib.crc32(notes.encode())
     for name, value in sorted(tensors.items()):
-        crc = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), crc)
+        crc = zlib.crc32(label(name, value.dtype, value.shape), crc)
         crc = zlib.crc32(value.reshape(-1).view(np.uint8), crc)
     return f"{crc:08x}"
+
+
+def label(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What a checksum takes of a tensor before its values."""
+    return f"{name} {dtype} {tuple(shape)}".encode()
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict]:

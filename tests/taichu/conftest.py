@@ -5,7 +5,8 @@ import pytest
 
 from taichu.config import CodecConfig, ModelConfig
 from taichu.data.layout import Span
-from taichu.vocabulary import Vocabulary, train_tokenizer
+from taichu.tokenizer import Tokenizer, train_tokenizer
+from taichu.vocabulary import Vocabulary
 
 LINES = [
     "a red seven at the top left",
@@ -16,7 +17,7 @@ LINES = [
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory) -> bytes:
+def tokenizer(tmp_path_factory) -> Tokenizer:
     return train_tokenizer(LINES, 400, tmp_path_factory.mktemp("tokenizer"))
 
 

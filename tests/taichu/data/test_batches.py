@@ -12,7 +12,8 @@ from taichu.data.digits.captions import parse
 from taichu.errors import ConfigError
 from taichu.storage.model_folder import create_adapters
 from taichu.data.prepared import prepare
-from taichu.vocabulary import Vocabulary, train_tokenizer
+from taichu.tokenizer import train_tokenizer
+from taichu.vocabulary import Vocabulary
 
 ALL = ("text", "image", "audio", "video", "shape3d")
 GROUPS = {"text-image": 3, "text-audio": 2, "text-video": 3, "text-shape3d": 3}

@@ -10,7 +10,7 @@ import pytest
 from modality_adapters import MediaError
 from taichu import Sampling, Taichu
 from taichu.errors import CheckpointError, GenerationError
-from taichu.vocabulary import train_tokenizer
+from taichu.tokenizer import train_tokenizer
 
 SUFFIXES = {"image": ".png", "audio": ".wav", "video": ".mp4", "shape3d": ".glb"}
 FILES = [
@@ -58,7 +58,7 @@ def test_there_and_back(tiny, folder, media):
     assert back.adapters == tiny.adapters  # the settings saved name the defaults too
     modalities = {name: adapter.settings() for name, adapter in tiny.adapters.items()}
     assert back.config == replace(tiny.config, modalities=modalities)
-    assert back.vocabulary.tokenizer == tiny.vocabulary.tokenizer
+    assert back.vocabulary.tokenizer.content == tiny.vocabulary.tokenizer.content
     np.testing.assert_array_equal(back.embed(**media), tiny.embed(**media))
     sampling = Sampling(temperature=1.0)
     one, other = (
@@ -128,7 +128,7 @@ def test_a_codec_of_another_modality_is_named(copy):
 
 def test_another_tokenizer_is_named(copy, tmp_path):
     other = train_tokenizer(["another text"] * 5, 270, tmp_path / "tokenizer")
-    (copy / "tokenizer.model").write_bytes(other)
+    (copy / "tokenizer.model").write_bytes(other.content)
     assert "model.safetensors: tensor 'table.own' has shape" in read_error(copy)
 
 

@@ -32,12 +32,13 @@ from taichu.model.backbone import Backbone
 from taichu.training.objectives import Objective
 from taichu.data.packing import BatchShape, Layout, pack
 from taichu.training.trainer import TrainConfig, Trainer
+from taichu.tokenizer import load_tokenizer
 from taichu.vocabulary import Vocabulary
 
 out, tokenizer, steps, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 choose_device("CPU")
 ms.set_seed(1)
-vocabulary = Vocabulary(open(tokenizer, "rb").read(), {"image": 8})
+vocabulary = Vocabulary(load_tokenizer(tokenizer), {"image": 8})
 config = ModelConfig(
     width=32, depth=2, heads=2, key_value_heads=2, head_size=16, hidden=48, embedding=16,
     pieces=vocabulary.pieces,
@@ -69,7 +70,7 @@ def launch(tokenizer, tmp_path):
     """Starts the program in a folder."""
     program, model = tmp_path / "program.py", tmp_path / "tokenizer.model"
     program.write_text(PROGRAM, encoding="utf-8")
-    model.write_bytes(tokenizer)
+    model.write_bytes(tokenizer.content)
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": root, "GLOG_v": "4"}
     started = []
