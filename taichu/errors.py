@@ -27,3 +27,7 @@ class GenerationError(TaichuError):
 
 class ExportError(TaichuError):
     """A model cannot be exported, or an exported folder cannot be used."""
+
+
+class TuningError(TaichuError):
+    """A tuning method or an adapter does not fit the model, or would change nothing."""

@@ -14,6 +14,7 @@ PACKAGES = [
     ["storage"],
     ["data"],
     ["model"],
+    ["tuning"],
     ["training", "inference"],
     ["runtime", "export", "evaluation"],
     ["report", "plan", "server"],

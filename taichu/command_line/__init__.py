@@ -18,6 +18,7 @@ COMMANDS = {
     "embed": "turn text and media files into unit vectors",
     "retrieve": "find what of a manifest is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
+    "merge": "write a tuned adapter into the weights of its base model",
     "export": "turn a model folder into graphs that run without MindSpore",
     "serve": "answer requests over HTTP in the form of OpenAI's API, with a page to try it",
     "info": "show a model folder, or what is installed and which device is used",

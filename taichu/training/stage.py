@@ -6,6 +6,7 @@ from mindspore import nn, ops
 from ascend.loss_scale import LossScale, scale_loss
 from taichu.errors import ConfigError
 from taichu.training.objectives import Objective
+from taichu.training.r_drop import RDropObjective
 
 
 class Stage(nn.Cell):
@@ -26,6 +27,10 @@ class Stage(nn.Cell):
         super().__init__(auto_prefix=False)
         if not isinstance(objective, Objective):
             raise ConfigError("train.recompute: only the backbone's blocks can be recomputed")
+        if isinstance(objective, RDropObjective):
+            raise ConfigError("train.recompute and parallel.pipeline: not with R-Drop")
+        if objective.backbone.prefix is not None:
+            raise ConfigError("train.recompute and parallel.pipeline: not with a prefix or prompts")
         self.objective, self.backbone = objective, objective.backbone
         self.loss_scale = loss_scale
 
