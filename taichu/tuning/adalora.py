@@ -79,7 +79,6 @@ class AdaLora(LinearMethod):
         return {
             "init_r": self.initial_rank,
             "target_r": self.target_rank,
-            "r": self.initial_rank,
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "total_step": self.steps,

@@ -45,9 +45,8 @@ class Prompt(Prefix):
 
     def __init__(self, backbone, places, weight):
         super().__init__(places, weight)
-        table_VD = backbone.table().asnumpy()[: backbone.vocabulary_size]
-        drawn = ops.randint(0, len(table_VD), (places,)).asnumpy()
-        vectors = table_VD[drawn].astype(np.float32) * backbone.width**0.5
+        drawn = ops.randint(0, backbone.vocabulary_size, (places,)).astype(ms.int32)
+        vectors = backbone.look_up(drawn).asnumpy().astype(np.float32)
         self.prompt_embeddings = ms.Parameter(vectors)
         coords_P3 = np.tile(np.arange(-places, 0)[:, None], (1, 3))
         self.coords_1P3 = ms.Tensor(coords_P3[None], ms.int32)
