@@ -156,6 +156,8 @@ class LinearMethod(Method):
 
     def differences(self, tensors, base):
         yield from super().differences(tensors, base)
+        if not self.mergeable:
+            return
         for path in dict.fromkeys(n.rpartition(".")[0] for n in tensors if self.brings(n)):
             parts = {part: tensors[f"{path}.{part}"] for part in self.parts}
             yield from self.difference(path, parts, base)
@@ -163,7 +165,7 @@ class LinearMethod(Method):
     def difference(
         self, path: str, parts: dict[str, np.ndarray], base: dict[str, np.ndarray]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """The same of one linear map's weight (O, I) and bias (O,)."""
+        """The same of one linear map's weight (O, I) and bias (O,); of what can be merged."""
         raise NotImplementedError
 
 
