@@ -259,7 +259,9 @@ class AscendUpdate(nn.Cell):
     def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds, factors):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
-        self.decays, self.factors, self.norm = decays, factors, GlobalNorm(kinds)
+        self.decays, self.norm = decays, GlobalNorm(kinds)
+        self.factors = tuple(sorted(set(factors)))
+        self.which = tuple(self.factors.index(factor) for factor in factors)
         self.adamw = AscendAdamW()
         self.assign, self.each = assign(), ops.HyperMap()
         self.number = TensorToScalar()
@@ -268,13 +270,15 @@ class AscendUpdate(nn.Cell):
         norm = self.norm(gradients) / scale
         if ops.isfinite(norm):
             factor = clip_factor(norm, self.clip) / scale
-            before, rate = steps.astype(ms.float32), rate.reshape(())
-            one = ops.partial(self.update_one, factor, before, rate)
-            done = self.each(one, parameters, first, second, gradients, self.decays, self.factors)
+            before, rates = steps.astype(ms.float32), ()
+            for rate_factor in self.factors:
+                rates += (self.number((rate * rate_factor).reshape(())),)
+            one = ops.partial(self.update_one, factor, before, rates)
+            done = self.each(one, parameters, first, second, gradients, self.decays, self.which)
             norm = ops.depend(norm, (done, self.assign(steps, steps + 1)))
         return norm
 
-    def update_one(self, factor, before, rate, parameter, first, second, gradient, decay, scale):
+    def update_one(self, factor, before, rates, parameter, first, second, gradient, decay, which):
         return self.adamw(
             parameter,
             first,
@@ -282,7 +286,7 @@ class AscendUpdate(nn.Cell):
             second,  # of AMSGrad, which is off
             gradient * factor,
             before,
-            self.number(rate * scale),
+            rates[which],
             self.beta1,
             self.beta2,
             decay,

@@ -18,7 +18,7 @@ from taichu.model.backbone import Backbone
 from taichu.model.block import Linear
 from taichu.tuning.patterns import select
 
-BLOCK_MAPS = ("blocks.*.attention.*", "blocks.*.feed_forward.*")  # all linear maps of the blocks
+BLOCK_MAPS = ("blocks.*",)  # all linear maps of the blocks
 
 
 @dataclass(frozen=True, kw_only=True)

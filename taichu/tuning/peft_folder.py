@@ -12,7 +12,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from taichu.errors import CheckpointError, TuningError
+from taichu.errors import CheckpointError, ConfigError, TuningError
 from taichu.model.backbone import Backbone
 from taichu.storage.model_folder import read_json, write_json
 from taichu.storage.tensor_file import load_tensors, save_tensors
@@ -28,7 +28,7 @@ WEIGHTS = ("lora_A", "lora_B")  # PEFT keeps LoRA's as maps of their own, so as 
 MODULE_LISTS = ("target_modules", "feedforward_modules")
 # keys that say nothing of what an adapter computes
 NOTES = {"peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path"}
-NOTES |= {"revision", "inference_mode", "megatron_core", "qalora_group_size", "rank_pattern"}
+NOTES |= {"revision", "inference_mode", "megatron_core", "qalora_group_size"}
 NOTES |= {"init_ia3_weights", "ensure_weight_tying"}
 # beginnings of LoRA that leave the base as it is
 BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -150,8 +150,9 @@ def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
             f"{path}: init_lora_weights {beginning!r} has changed the base's weights; save the "
             "adapter by peft with path_initial_model_for_weight_conversion"
         )
-    fully = content.pop("modules_to_save", None) or []
-    lists = {key: content.pop(key) for key in MODULE_LISTS if key in content}
+    lists = {key: read_list(content, key, path) for key in MODULE_LISTS if content.get(key)}
+    if isinstance(fully := read_list(content, "modules_to_save", path), str):
+        raise ConfigError(f"{path}: modules_to_save: must be a list of names")
     # what is not set says nothing, of whatever it is
     content = {
         key: value
@@ -161,15 +162,25 @@ def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
     if issubclass(cls, LinearMethod) and not lists.get("target_modules"):
         raise TuningError(f"{path}: target_modules: names nothing")
     for key, named in lists.items():
-        if isinstance(named, str) and key == "target_modules":
+        if isinstance(named, str):
             content[key] = filled
             continue
-        for module in named or ():
+        for module in named:
             if not any(is_named(to_peft(map_), [module]) for map_ in maps):
                 raise TuningError(f"{path}: {key}: the model has no {module!r}")
-        content[key] = [map_ for map_ in maps if is_named(to_peft(map_), named or ())]
+        content[key] = [map_ for map_ in maps if is_named(to_peft(map_), named)]
     content["modules_to_save"] = [from_peft(name) for name in fully]
     return cls.of_settings(content, str(path))
+
+
+def read_list(content: dict, key: str, path: Path) -> list[str] | str:
+    """A list of names, or an expression for them, taken out of settings."""
+    named = content.pop(key, None) or []
+    if isinstance(named, str) and key != "feedforward_modules":
+        return named
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(f"{path}: {key}: must be a list of names")
+    return named
 
 
 def is_named(path: str, named: list[str]) -> bool:

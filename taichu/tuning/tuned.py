@@ -26,13 +26,14 @@ def tune(backbone: Backbone, method: Method) -> "Tuned":
     held = named_parameters(backbone)
     taught = {name for name, parameter in held.items() if parameter.requires_grad}
     fully = select_parameters(method.modules_to_save, held, "modules_to_save")
+    shapes = method.shapes(backbone, held)
+    around = {name.rpartition(".")[0] for name in shapes if method.brings(name)}
+    for name in fully:
+        if name in shapes or name.rpartition(".")[0] in around - {""}:
+            raise TuningError(f"modules_to_save: {name} is what the method is put beside")
+    own = method.attach(backbone)
     for parameter in held.values():
         parameter.requires_grad = False
-    own = method.attach(backbone)
-    around = {name.rpartition(".")[0] for name in own if method.brings(name)}
-    for name in fully:
-        if name in own or name.rpartition(".")[0] in around:
-            raise TuningError(f"modules_to_save: {name} is what the method is put beside")
     for name, parameter in own.items():
         parameter.requires_grad = True
         if name not in held:

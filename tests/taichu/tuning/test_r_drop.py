@@ -2,10 +2,14 @@
 
 import mindspore as ms
 import numpy as np
+import pytest
 
+from taichu.errors import ConfigError
+from taichu.training.objectives import Objective
 from taichu.training.r_drop import RDropObjective, divergence
 from taichu.training.step import TrainingStep
 from taichu.tuning.lora import Lora
+from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.tuned import tune
 from tests.taichu.tuning.trial import disturb
 
@@ -63,3 +67,16 @@ def test_the_loss_is_the_mean_of_both_and_their_divergence(trial, vocabulary):
     assert apart > 1e-3 and abs(losses[0] - losses[1]) > 1e-3
     found = float(uneven(*arrays)[0].asnumpy())
     np.testing.assert_allclose(found, sum(losses) / 2 + 3 * apart, rtol=1e-5)
+
+
+def test_blocks_are_not_computed_again_with_other_masks(trial, vocabulary):
+    refused = {
+        "R-Drop": (Lora(rank=2), RDropObjective),
+        "dropout": (Lora(rank=2, dropout=0.1), Objective),
+        "a prefix": (PTuningV2(places=2), Objective),
+    }
+    for what, (method, kind) in refused.items():
+        backbone = trial().backbone
+        tuned = tune(backbone, method)
+        with pytest.raises(ConfigError, match=f"train.recompute.*{what}"):
+            TrainingStep(kind(backbone, vocabulary), tuned.optimizer(0.1), recompute=True)
