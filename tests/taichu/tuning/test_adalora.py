@@ -1,11 +1,13 @@
 """AdaLoRA's optimizer against the paper's algorithm in float64; ranks equal to the budget."""
 
 import math
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 
 from taichu.training.step import TrainingStep
+from taichu.training.trainer import TrainConfig, Trainer
 from taichu.tuning.adalora import AdaLora
 
 METHOD = AdaLora(
@@ -42,18 +44,24 @@ def penalty_gradient(p):
     return found
 
 
-def test_ranks_are_shared_out_as_in_the_paper(seeded):
-    names, values = [], []
+def draw_parameters(random) -> list[ms.Parameter]:
+    """Of the maps, and one that is trained beside them."""
+    found = []
     for name, (outputs, inputs) in SHAPES.items():
         r = METHOD.initial_rank
         shapes = {"lora_A": (r, inputs), "lora_B": (outputs, r), "lora_E": (r, 1)}
         if name == "b":
-            names.append("another.weight")  # trained beside it, and nobody's rank
-            values.append(seeded.standard_normal((4, 3)))
+            value = random.standard_normal((4, 3)).astype(np.float32)
+            found.append(ms.Parameter(value, "another.weight"))
         for part, shape in shapes.items():
-            names.append(f"{name}.{part}")
-            values.append(seeded.standard_normal(shape) * (0.4 if part != "lora_E" else 0.1))
-    parameters = [ms.Parameter(v.astype(np.float32), n) for n, v in zip(names, values)]
+            value = random.standard_normal(shape) * (0.4 if part != "lora_E" else 0.1)
+            found.append(ms.Parameter(value.astype(np.float32), f"{name}.{part}"))
+    return found
+
+
+def test_ranks_are_shared_out_as_in_the_paper(seeded):
+    parameters = draw_parameters(seeded)
+    names = [parameter.name for parameter in parameters]
     objective = Linear(parameters)
     rate = 0.01
     optimizer = METHOD.optimizer(parameters, rate, clip=1e9, weight_decay=0.0)
@@ -105,3 +113,30 @@ def test_ranks_are_shared_out_as_in_the_paper(seeded):
     assert ranks[-5:] == [4] * 5 == [METHOD.target_rank * len(SHAPES)] * 5
     np.testing.assert_array_equal(optimizer.alive.asnumpy(), alive)
     assert len({p.name for p in optimizer.others} | set(names)) == len(names) + 3
+
+
+def test_a_training_goes_on_with_the_importance_of_its_ranks(cpu, tmp_path):
+    def run():
+        objective = Linear(draw_parameters(np.random.default_rng(2)))
+        shapes = [p.shape for p in objective.parameters]
+
+        def draw(k):
+            random = np.random.default_rng((7, k))
+            pulls = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+            return SimpleNamespace(arrays=lambda: pulls)
+
+        config = TrainConfig(steps=METHOD.steps, checkpoint_every=5, log_every=5)
+        trainer = Trainer(
+            objective, draw, ["loss"], config, tmp_path, make_optimizer=METHOD.optimizer
+        )
+        trainer.run()
+        return {p.name: p.asnumpy() for p in (*objective.parameters, *trainer.optimizer.others)}
+
+    expected = run()
+    *_, first, last = sorted((tmp_path / "checkpoints").iterdir())
+    assert "00000010" in first.name  # ranks have been cut, and are cut once more
+    last.unlink()
+    found = run()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert expected["alive_ranks"].sum() == 4

@@ -6,6 +6,8 @@ import pytest
 
 from taichu.errors import TuningError
 from taichu.storage.checkpoint import named_parameters
+from taichu.training.recomputation import RecomputedGradient
+from taichu.training.stage import Stage
 from taichu.training.step import TrainingStep
 from taichu.tuning.peft_folder import read_adapter, save_adapter
 from taichu.tuning.tuned import tune
@@ -74,6 +76,18 @@ def test_gradients_are_those_of_finite_differences(name, trial):
                 parameter.set_data(ms.Tensor(value + h * way))
             losses.append(one.loss())
         assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(expected, rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["lora", "bottleneck"])
+def test_blocks_computed_again_give_the_same_gradients(name, trial):
+    one = trial()
+    tuned = tune(one.backbone, METHODS[name])
+    disturb(tuned.trained.values(), size=0.1)
+    parameters = ms.ParameterTuple(list(tuned.trained.values()))
+    _, expected = ms.value_and_grad(one.objective, None, parameters, has_aux=True)(*one.arrays)
+    made = RecomputedGradient(Stage(one.objective), parameters)(None, None, *one.arrays)[2]
+    for path, a, b in zip(tuned.trained, made, expected):
+        np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), atol=1e-5, err_msg=path)
 
 
 def test_what_is_trained_is_printed(trial):
