@@ -31,3 +31,7 @@ class ExportError(TaichuError):
 
 class IndexFolderError(TaichuError):
     """An index is missing, damaged or made with another model, or lacks what was named."""
+
+
+class TuningError(TaichuError):
+    """A tuning method or an adapter does not fit the model, or would change nothing."""

@@ -102,6 +102,10 @@ class Taichu(UnifiedModel):
         patches = run_in_batches(run, codes.astype(np.int32), codec.samples)
         return np.clip(geometry.unpatchify(patches), -1, 1)
 
+    def forget_graphs(self):
+        """Have all graphs compiled again; after the backbone's Cells were changed."""
+        self._compiled = {}
+
     def compiled(self, name: str, function):
         """The function as one compiled graph a shape, kept from call to call."""
         if name not in self._compiled:
