@@ -9,12 +9,11 @@ from taichu.data.conversations.conversation import MEDIA, Source, Turn
 from taichu.data.manifest import parse_row
 from taichu.vocabulary import TEXT
 
-KEYS = {"id", "split", "labels", TEXT, *MEDIA}
-
 
 def recognise(row: dict) -> str | None:
-    alike = "id" in row and row.keys() <= KEYS and row.keys() & {TEXT, *MEDIA}
-    return "has the keys of a manifest" if alike else None
+    """Of what no other format recognises."""
+    key = next((key for key in (TEXT, *MEDIA) if key in row), None)
+    return f"has 'id' and {key!r}" if "id" in row and key else None
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:

@@ -190,6 +190,8 @@ def _detect(path: Path, rows: Iterable[tuple[str, object]]) -> tuple[str, str]:
         why = {name: reason for name, f in FORMATS.items() if (reason := f.recognise(row))}
         if "llava" in why:  # is ShareGPT's too, and read alike
             del why["sharegpt"]
+        if len(why) > 1:  # an id and an image are no more a manifest's than others'
+            why.pop("manifest", None)
         for name, reason in why.items():
             possible.setdefault(name, f"{place.removeprefix(str(path)).strip(': ')} {reason}")
         if why:

@@ -53,7 +53,8 @@ QWEN3 = """\
         {%- endif %}
         {%- if loop.index0 > ns.last_query_index %}
             {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') }}
+                {{- '<|im_start|>' + message.role }}
+                {{- '\\n<think>\\n' + reasoning_content.strip('\\n') }}
                 {{- '\\n</think>\\n\\n' + content.lstrip('\\n') }}
             {%- else %}
                 {{- '<|im_start|>' + message.role + '\\n' + content }}
