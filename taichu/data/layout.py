@@ -94,7 +94,8 @@ class Segment:
 class Tokens:
     """A segment as arrays of n tokens; the fields are those of `taichu.data.packing.PackedBatch`.
 
-    ``range`` is, for each target, 0 for the whole vocabulary, else 1 + the modality's index.
+    ``range`` is, for each target, 0 for the whole vocabulary, else 1 + the modality's index; of a
+    bare text it comes behind these, for the pieces alone.
     ``patch`` is the index of the token's patch among those of its modality in the segment, or -1.
     """
 
@@ -198,6 +199,7 @@ def _form(
         predicting[first - 1 : last] = True
         if decoding == GROUPED:
             index = 0 if modality == TEXT else 1 + vocabulary.media.index(modality)
+            index = 1 + len(vocabulary.media) if bare else index
             shared["range"][first - 1 : last] = 1 + index
         else:
             predicting[start - 1] = True

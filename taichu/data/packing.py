@@ -264,8 +264,9 @@ class _Packer:
     def finish(self, grouped_weight: float, joint_weight: float):
         """Write the targets and share out the weights."""
         batch, m = self.batch, 0
-        whole = (0, self.vocabulary.size)
-        bounds = np.array([whole] + [(ids.start, ids.stop) for ids in self.vocabulary.ranges])
+        whole, pieces = (0, self.vocabulary.size), (0, self.vocabulary.pieces)
+        ranges = [(ids.start, ids.stop) for ids in self.vocabulary.ranges]
+        bounds = np.array([whole, *ranges, pieces])
         joint_kind = np.zeros(self.shape.targets, bool)
         for start, tokens, joint in self.decoded:
             here = np.flatnonzero(tokens.target >= 0)

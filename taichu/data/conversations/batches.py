@@ -1,8 +1,8 @@
 """Batches of conversations: laid out by a template, packed several to a row.
 
 Batch k is a function of (seed, k) and the place on the data axis alone. Epochs are permutations,
-one behind the other without a gap; a batch is filled from the next few batches' worth of them, the
-one that has waited longest first, then long ones before short ones.
+one behind the other without a gap; each conversation goes into the first row that has room for it,
+and what finds none in a batch, of the next few batches' worth of them, comes first in the next.
 """
 
 from collections.abc import Iterator
@@ -201,23 +201,25 @@ class ConversationBatches:
         stream, waiting = self._numbers(), []
         most = WINDOW * -(-shape.rows * shape.length // int(self.lengths.mean()))
         room = np.array([shape.targets, *(n for _, n, _ in shape.patches)])
-        needs = np.column_stack([self.targets, self.patches])
+        needs, shortest = np.column_stack([self.targets, self.patches]), self.lengths.min()
         while True:
             waiting += [next(stream) for _ in range(most - len(waiting))]
-            order = [0, *sorted(range(1, most), key=lambda i: -self.lengths[waiting[i]])]
             rows: list[list[int]] = [[] for _ in range(shape.rows)]
-            free, left, placed = np.full(shape.rows, shape.length), room.copy(), set()
-            for place in order:
-                number = waiting[place]
+            free, left, missed = np.full(shape.rows, shape.length), room.copy(), []
+            for place, number in enumerate(waiting):
                 length = self.lengths[number]
                 row = int(np.argmax(free >= length))
-                if free[row] >= length and (needs[number] <= left).all():
-                    rows[row].append(number)
-                    free[row] -= length
-                    left -= needs[number]
-                    placed.add(place)
+                if free[row] < length or (needs[number] > left).any():
+                    missed.append(number)
+                    continue
+                rows[row].append(number)
+                free[row] -= length
+                left -= needs[number]
+                if free.max() < shortest:
+                    missed += waiting[place + 1 :]
+                    break
             yield rows
-            waiting = [number for place, number in enumerate(waiting) if place not in placed]
+            waiting = missed
 
     def _numbers(self) -> Iterator[int]:
         """Conversations, epoch after epoch."""

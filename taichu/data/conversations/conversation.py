@@ -142,9 +142,6 @@ def fill(drafts: list[Draft], row: dict, source: Source) -> tuple[Turn, ...]:
 
 
 def _check(turn: Turn, number: int):
-    if turn.role not in ROLES:
-        known = ", ".join(ROLES)
-        raise ConversationError(f"turn {number}: role {turn.role!r} is none of {known}")
     if not turn.learned:
         return
     if turn.role != "assistant":

@@ -8,7 +8,15 @@ to the column, and ``image_url`` with its object. A message's ``loss`` says whet
 without it the assistant's are.
 """
 
-from taichu.data.conversations.conversation import MEDIA, Draft, Source, Turn, draft, fill
+from taichu.data.conversations.conversation import (
+    MEDIA,
+    ROLES,
+    Draft,
+    Source,
+    Turn,
+    draft,
+    fill,
+)
 from taichu.errors import ConversationError
 from taichu.vocabulary import TEXT
 
@@ -42,6 +50,8 @@ def read_message(message, what: str) -> Draft:
     if message.get("tool_calls"):
         raise ConversationError(f"{what}: 'tool_calls' are not read")
     role = SAME_ROLE.get(message["role"], message["role"])
+    if role not in ROLES:
+        raise ConversationError(f"{what}: role {role!r} is none of {', '.join(ROLES)}")
     loss = message.get("loss")
     if loss not in (None, 0, 1):
         raise ConversationError(f"{what}: 'loss' must be true or false, not {loss!r}")

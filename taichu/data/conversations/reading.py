@@ -100,7 +100,7 @@ def read_conversations(
         known = ", ".join(FORMATS)
         raise ConversationError(f"format {format!r} is none of {known}{nearest(format, FORMATS)}")
     root = Path(folder) if folder else path.parent
-    asked = QUESTIONS | (questions or {})
+    asked = QUESTIONS | _checked(questions or {})
     source = Source(MediaFolder(root, f"the folder {root}"), tuple(modalities), asked, split)
     found = []
     for place, row in _entries(path, rows, format):
@@ -115,6 +115,17 @@ def read_conversations(
                 raise ConversationError(f"{place}: {error}") from None
             problems.append(f"{place}: {error}")
     return found
+
+
+def _checked(questions: dict) -> dict[str, dict[str, str]]:
+    for modality, asked in questions.items():
+        if modality not in MEDIA:
+            hint = nearest(modality, MEDIA)
+            raise ConversationError(f"questions.{modality}: is none of {', '.join(MEDIA)}{hint}")
+        texts = list(asked.values()) if isinstance(asked, dict) else []
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise ConversationError(f"questions.{modality}: must hold a question a language")
+    return questions
 
 
 def _entries(path: Path, rows: Iterable, format: str) -> Iterator[tuple[str, object]]:

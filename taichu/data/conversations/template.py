@@ -152,10 +152,9 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, add_generation_prompt=generation_prompt, tools=None, **special
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise TemplateError(f"{self.name}: {error}") from None
-        except RecursionError:
-            raise TemplateError(f"{self.name}: nested too deep") from None
+        except Exception as error:  # a template is a program, and may fail in any way
+            said = " ".join(str(error).split())
+            raise TemplateError(f"{self.name}: {said or type(error).__name__}") from None
 
     def _tagged(self, places: dict, learned: list[bool]) -> list[tuple[int, int, bool]]:
         """What the generation tag encloses; one for each answer, or all are learned."""

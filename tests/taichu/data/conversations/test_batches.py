@@ -241,6 +241,8 @@ def test_a_published_template(data, published, adapters):
     assert not np.isin(batch.ids, [vocabulary.open("text"), vocabulary.close("text")]).any()
     learned = batch.targets[batch.weights > 0]
     assert (learned == end).sum() > 3 and opened not in learned
+    # the softmax is the published model's
+    assert set(map(tuple, batch.ranges[batch.weights > 0])) == {(0, vocabulary.pieces)}
     for row, part in segments(batch):
         assert batch.ids[row, part][0] == opened
         assert vocabulary.decode(batch.ids[row, part][-1:]) == "\n"

@@ -198,7 +198,7 @@ BAD = [
     (
         "messages",
         messages(("narrator", "x"), SAY),
-        "turn 1: role 'narrator' is none of system, user, assistant, tool",
+        "messages[0]: role 'narrator' is none of system, user, assistant, tool",
     ),
     ("messages", messages(ASK), "holds no answer to learn"),
     ("messages", messages(ASK, ("assistant", "b", 0)), "holds no answer to learn"),
@@ -335,6 +335,20 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes('{"messages": "é"}'.encode("latin-1"))
     with pytest.raises(ConversationError, match="not UTF-8 text"):
         detect_format(tmp_path / "latin.jsonl")
+
+
+@pytest.mark.parametrize(
+    "questions, reason",
+    [
+        ({"imgae": {"en": "?"}}, "questions.imgae: is none of audio, image, .*mean 'image'"),
+        ({"image": "What?"}, "questions.image: must hold a question a language"),
+        ({"image": {"en": ""}}, "questions.image: must hold a question a language"),
+    ],
+)
+def test_wrong_questions(tmp_path, questions, reason):
+    path = write(tmp_path / "x.jsonl", MANIFEST)
+    with pytest.raises(ConversationError, match=reason):
+        read_conversations(path, questions=questions)
 
 
 def test_placeholders():

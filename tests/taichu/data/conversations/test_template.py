@@ -108,6 +108,9 @@ BAD = [
     ("{{ messages.append(1) }}", "access to attribute 'append' of 'list' object is unsafe"),
     ("{{ 1 // 0 }}", "integer division or modulo by zero"),
     ("{{ [1] * 3 + 'a' }}", "can only concatenate list"),
+    ("{{ {}[[]] }}{{ [].sort(key=1) }}", "access to attribute 'sort'"),
+    ("{{ lipsum.x.y() }}", "has no attribute 'x'"),
+    ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth exceeded"),
     ("{% include '/etc/passwd' %}", "no loader for this environment"),
     ("{% for i in range(10000000) %}{% endfor %}", "Range too big"),
 ]
