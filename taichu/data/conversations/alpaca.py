@@ -8,10 +8,16 @@ from taichu.errors import ConversationError
 
 
 def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
     return "has 'instruction' and 'output'" if {"instruction", "output"} <= row.keys() else None
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     drafts = []
     if row.get("system"):
         drafts.append(draft("system", row["system"], False, "'system'"))

@@ -14,6 +14,7 @@ from taichu.errors import ConversationError
 
 
 def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
     held = all(isinstance(row.get(key), list) for key in ("images", "annotations"))
     return "has 'images' and 'annotations'" if held else None
 
@@ -36,6 +37,11 @@ def expand(content: dict) -> Iterator[tuple[str, object]]:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     if "file_name" not in row:
         raise ConversationError(f"no image has the id {row.get('image_id')!r}")
     if not isinstance(row.get("caption"), str):

@@ -11,12 +11,17 @@ from taichu.vocabulary import TEXT
 
 
 def recognise(row: dict) -> str | None:
-    """Of what no other format recognises."""
+    """Why a row may be of this format, where no other recognises it."""
     key = next((key for key in (TEXT, *MEDIA) if key in row), None)
     return f"has 'id' and {key!r}" if "id" in row and key else None
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row's conversations.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     sample = parse_row(row, 0, source.folder, source.modalities)
     if sample.split != source.split:
         return []

@@ -24,10 +24,16 @@ SAME_ROLE = {"developer": "system"}
 
 
 def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
     return "has 'messages'" if isinstance(row.get("messages"), list) else None
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     if not isinstance(row.get("messages"), list):
         raise ConversationError("'messages' must be a list")
     if row.get("tools"):

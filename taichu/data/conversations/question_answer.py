@@ -13,11 +13,17 @@ from taichu.errors import ConversationError
 
 
 def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
     key = next((key for key in ("answer", "answers") if key in row), None)
     return f"has 'question' and {key!r}" if "question" in row and key else None
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     answer = row.get("answer", row.get("answers"))
     if isinstance(answer, list) and answer:
         given = [one.get("answer") if isinstance(one, dict) else one for one in answer]

@@ -13,6 +13,7 @@ ROLES |= dict.fromkeys(("tool", "observation", "function_response"), "tool")
 
 
 def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
     return "has 'conversations'" if isinstance(row.get("conversations"), list) else None
 
 
@@ -23,6 +24,11 @@ def recognise_llava(row: dict) -> str | None:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
     if not isinstance(row.get("conversations"), list):
         raise ConversationError("'conversations' must be a list")
     if row.get("tools"):
