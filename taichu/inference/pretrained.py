@@ -8,6 +8,7 @@ import numpy as np
 from ascend.device_matrix import one_rank
 from ascend.ranks import read_ranks
 from taichu.config import ModelConfig
+from taichu.data.conversations.template import read_template, write_template
 from taichu.data.packing import PackedBatch
 from taichu.data.prepared import spread
 from taichu.errors import CheckpointError
@@ -46,12 +47,14 @@ class Taichu(UnifiedModel):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in elsewhere}
         load_parameters(named_parameters(model.backbone), tensors, path)
         load_codecs(model.codecs, model.config, folder)
+        model.template = read_template(folder)
         return model
 
     def save_pretrained(self, folder: Path | str):
-        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors and
-        one codecs/<modality>.safetensors a modality; any tool that knows safetensors can read them.
-        Of several ranks all have to call this, and the first writes."""
+        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors, one
+        codecs/<modality>.safetensors a modality, and chat_template.jinja where the model has one;
+        any tool that knows safetensors can read them. Of several ranks all have to call this, and
+        the first writes."""
         folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
@@ -59,6 +62,8 @@ class Taichu(UnifiedModel):
         save_tensors(folder / "model.safetensors", tensors)
         save_codecs(self.codecs, self.config, folder)
         write_settings(folder, self.config, self.adapters, self.vocabulary.tokenizer)
+        if self.template:
+            write_template(folder, self.template)
 
     def measure(self, grids: dict[str, np.ndarray]):
         """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
