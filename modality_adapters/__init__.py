@@ -2,7 +2,8 @@
 
 `create_adapter("image", {"shape": [1, 32, 32, 3], "patch": [1, 8, 8]})` gives an adapter; its
 `read` and `write` go between files and grids, its `geometry` between grids and patches. A module
-of this package that names a class `ADAPTER` adds that modality; nothing else need change.
+of this package that names a class `ADAPTER` adds that modality; nothing else need change. Of one
+modality there may be several, of which the setting `form` chooses.
 """
 
 import difflib
@@ -27,10 +28,14 @@ def _find_adapters() -> dict[str, type]:
         for module in pkgutil.iter_modules(__path__)
     )
     found = [module.ADAPTER for module in modules if hasattr(module, "ADAPTER")]
-    return {adapter.name: adapter for adapter in found}
+    forms: dict[str, dict[str, type]] = {}
+    for adapter in found:
+        forms.setdefault(adapter.name, {})[getattr(adapter, "form", "")] = adapter
+    return forms
 
 
-ADAPTERS: dict[str, type] = _find_adapters()
+FORMS: dict[str, dict[str, type]] = _find_adapters()
+ADAPTERS: dict[str, type] = {name: forms[""] for name, forms in FORMS.items()}
 
 
 def create_adapter(name: str, settings: dict):
@@ -41,8 +46,11 @@ def create_adapter(name: str, settings: dict):
     """
     if name not in ADAPTERS:
         raise ValueError(f"unknown modality '{name}'; {_nearest(name, ADAPTERS)}")
-    adapter = ADAPTERS[name]
     settings = dict(settings)
+    form = settings.pop("form", "")
+    if form not in FORMS[name]:
+        raise ValueError(f"{name}: unknown form '{form}'; {_nearest(form, FORMS[name])}")
+    adapter = FORMS[name][form]
     names = [field.name for field in fields(adapter)]
     with_geometry = "geometry" in names
     known = (["shape", "patch"] if with_geometry else []) + [n for n in names if n != "geometry"]

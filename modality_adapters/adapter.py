@@ -24,6 +24,7 @@ class GridAdapter:
     """
 
     name: ClassVar[str]
+    form: ClassVar[str] = ""  # another adapter of the same modality has another
     suffixes: ClassVar[tuple[str, ...]]
     channels: ClassVar[int]
     flat_axes: ClassVar[tuple[int, ...]] = ()  # axes of the grid that must have size 1
@@ -75,7 +76,8 @@ class GridAdapter:
 
     def settings(self) -> dict:
         """The settings as JSON-able values; `create_adapter(name, settings)` gives an equal one."""
-        settings = {"shape": list(self.geometry.shape), "patch": list(self.geometry.patch)}
+        settings = {"form": self.form} if self.form else {}
+        settings |= {"shape": list(self.geometry.shape), "patch": list(self.geometry.patch)}
         for field in fields(self)[1:]:
             settings[field.name] = getattr(self, field.name)
         return settings

@@ -38,6 +38,11 @@ class ImageAdapter(GridAdapter):
 
     max_pixels: int = 64_000_000
 
+    def frame(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) -> (Y, X, 3)."""
+        _, height, width, _ = self.geometry.shape
+        return fit(pixels, height, width)
+
     def _read(self, path: Path) -> np.ndarray:
         with open(path, "rb") as file:
             header = read_header(path, file)
@@ -46,8 +51,7 @@ class ImageAdapter(GridAdapter):
                 raise MediaError(path, f"has {size} pixels, over the limit {self.max_pixels:,}")
             # 16 bytes a pixel is more than any of the formats needs (4 x 32 bits).
             data = np.frombuffer(file.read(16 * header.pixels + 2**20), np.uint8)
-        _, height, width, _ = self.geometry.shape
-        return to_grid(fit(_decode(path, data, header), height, width))[None]
+        return to_grid(self.frame(_decode(path, data, header)))[None]
 
     def _write(self, grid: np.ndarray, path: Path) -> None:
         suffix = path.suffix.lower()

@@ -13,6 +13,11 @@ from taichu.errors import ConfigError
 
 SIZES = Path(__file__).parent / "sizes"
 CODEC_HEAD_SIZE = 32
+TOWER_WORDS = {
+    "kind": ("clip", "siglip", "whisper"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu"),
+    "projector": ("linear", "mlp"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,58 @@ class CodecConfig:
             embedding=0,
             pieces=0,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerConfig:
+    """A published encoder between a modality's patches and the blocks; see `taichu.model.towers`.
+
+    It reads (value - mean) / deviation of a grid's values, which are in [-1, 1].
+    """
+
+    kind: str  # clip, siglip or whisper
+    width: int  # of a token inside
+    depth: int  # layers that are run; CLIP is read before its last one
+    heads: int  # divides width
+    hidden: int  # width of a layer's feed-forward part
+    activation: str  # of that part: gelu, gelu_tanh or quick_gelu
+    norm_epsilon: float
+    channels: int  # values at each place of the grid: colours, or mel bands
+    mean: tuple[float, ...] = (0.0,)  # one, or one a channel
+    deviation: tuple[float, ...] = (1.0,)
+    last_norm: bool = True  # whether what the last layer gives is normalised
+    projector: str = "mlp"  # to the blocks' width: linear, or mlp (of two layers)
+    frozen: bool = True  # whether training leaves its weights, but for the projector's, as they are
+
+    def __post_init__(self):
+        for key, known in TOWER_WORDS.items():
+            value = getattr(self, key)
+            if value not in known:
+                hint = nearest(value, known)
+                raise ConfigError(f"towers: {key}={value!r} must be {', '.join(known)}{hint}")
+        for key in ("width", "depth", "heads", "hidden", "channels"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"towers: {key}={getattr(self, key)} must be at least 1")
+        if self.width % self.heads:
+            raise ConfigError(f"towers: heads={self.heads} must divide width={self.width}")
+        for key in ("mean", "deviation"):
+            if len(getattr(self, key)) not in (1, self.channels):
+                raise ConfigError(f"towers: {key} must hold 1 value, or {self.channels}")
+        if not all(value > 0 for value in (self.norm_epsilon, *self.deviation)):
+            raise ConfigError("towers: norm_epsilon and deviation must be more than 0")
+
+    def check_grid(self, tokens: int, patch_size: int):
+        """That it can read grids of so many patches of so many values.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        places, left = divmod(patch_size, self.channels)
+        if left or (self.kind == "whisper" and places % 2):
+            wanted = f"a multiple of {self.channels * (2 if self.kind == 'whisper' else 1)}"
+            raise ConfigError(
+                f"towers: {self.kind} wants patches of {wanted} values, not of {patch_size}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +168,7 @@ class ModelConfig:
     expert_capacity: float = 1.25  # tokens that an expert has room for, times its mean load
     modalities: dict[str, dict] = dataclasses.field(default_factory=dict)  # adapters' settings
     codecs: dict[str, CodecConfig] = dataclasses.field(default_factory=dict)
+    towers: dict[str, TowerConfig] = dataclasses.field(default_factory=dict)  # of some modalities
     published: Published | None = None  # where the weights are from, if they were converted
 
     def __post_init__(self):
@@ -135,6 +193,8 @@ class ModelConfig:
             raise ConfigError(
                 f"modalities {sorted(self.modalities)} and codecs {sorted(self.codecs)} differ"
             )
+        for name in set(self.towers) - set(self.modalities):
+            raise ConfigError(f"towers.{name}: there is no such modality")
 
     @property
     def id_scale(self) -> float:

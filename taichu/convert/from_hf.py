@@ -3,6 +3,7 @@
     OUT/config.json          sizes, switches, and the published config.json
     OUT/model.safetensors    float32: the published tensors, and new ones
     OUT/codecs/*.safetensors new
+    OUT/towers/*.safetensors published vision and sound encoders, where there are any
     OUT/tokenizer.*          the published one
 
 Text keeps the published ids; control tokens and codes follow. Tensors pass through part by part, so
@@ -21,6 +22,8 @@ from taichu.convert.names import HEAD, TABLE, language_tensors
 from taichu.convert.new_folder import new_folder
 from taichu.convert.new_parts import NewParts
 from taichu.convert.sharded_tensors import find_tensors
+from taichu.convert.tower_settings import TowerChoice, TowerSettings, tower_settings
+from taichu.convert.tower_tensors import tower_tensors
 from taichu.errors import CheckpointError, ConfigError
 from taichu.model.rotary_frequencies import rotary_frequencies
 from taichu.storage.model_folder import codec_settings, create_adapters, read_json, write_settings
@@ -31,7 +34,11 @@ from taichu.vocabulary import Vocabulary
 
 
 def convert_from_hf(
-    folder: Path | str, out: Path | str, modalities: tuple[str, ...] = (), size: str = "nano"
+    folder: Path | str,
+    out: Path | str,
+    modalities: tuple[str, ...] = (),
+    size: str = "nano",
+    towers: dict[str, TowerChoice] | None = None,
 ) -> Path:
     """Write the taichu folder of a published one.
 
@@ -41,6 +48,7 @@ def convert_from_hf(
         out: a new folder.
         modalities: that the model gets beside text.
         size: whose settings of modalities, codecs and embeddings it gets.
+        towers: by modality, which is added; its adapter reads what its tower was trained on.
 
     Raises:
         CheckpointError: a file is missing, damaged, or says what is not known; a tensor is missing,
@@ -52,7 +60,10 @@ def convert_from_hf(
     content = read_json(folder / "config.json")
     settings, tokenizer = backbone_settings(content, folder / "config.json"), read_tokenizer(folder)
     settings["spare_pieces"] = _spare_pieces(tokenizer, settings["pieces"], folder)
-    like = _with_modalities(load_size(size), modalities)
+    published = {name: tower_settings(choice) for name, choice in (towers or {}).items()}
+    like = _with_modalities(load_size(size), (*modalities, *published))
+    like = _with_towers(like, published)
+    of_towers = {n: tower_tensors(Path(towers[n].folder), s) for n, s in published.items()}
     tensors = find_tensors(folder)
     config = ModelConfig(
         **settings,
@@ -61,6 +72,7 @@ def convert_from_hf(
         rope_axes=like.rope_axes,
         modalities=like.modalities,
         codecs=like.codecs,
+        towers=like.towers,
     )
     copied = _check(tensors, config, folder)
     kinds = Counter(tensor.kind for tensor in tensors.values())
@@ -68,6 +80,8 @@ def convert_from_hf(
     others = {name: t.kind for name, t in tensors.items() if t.kind != kind}
     config = dataclasses.replace(config, published=Published(content, kind, others, copied))
     with new_folder(out) as partial:
+        for name, made in of_towers.items():
+            write_stream(partial / "towers" / f"{name}.safetensors", made)
         _write_model(tensors, config, tokenizer, partial)
     return Path(out)
 
@@ -94,6 +108,21 @@ def _with_modalities(size: ModelConfig, modalities: tuple[str, ...]) -> ModelCon
         size,
         modalities={name: size.modalities[name] for name in chosen},
         codecs={name: size.codecs[name] for name in chosen},
+    )
+
+
+def _with_towers(size: ModelConfig, published: dict[str, TowerSettings]) -> ModelConfig:
+    """A size whose modalities have towers, and adapters that read what these were trained on."""
+    for name, settings in published.items():
+        if settings.modality != name:
+            raise ConfigError(
+                f"--tower {name}: a tower of {settings.tower.kind} is of {settings.modality}"
+            )
+    adapters = {name: settings.adapter for name, settings in published.items()}
+    return dataclasses.replace(
+        size,
+        modalities=size.modalities | adapters,
+        towers={name: settings.tower for name, settings in published.items()},
     )
 
 

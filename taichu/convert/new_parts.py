@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from modality_adapters.grid import GridGeometry
-from taichu.config import CodecConfig, ModelConfig
+from taichu.config import CodecConfig, ModelConfig, TowerConfig
 
 
 class NewParts:
@@ -31,7 +31,7 @@ class NewParts:
         geometries: dict[str, GridGeometry],
         deviations: dict[str, float],
     ) -> dict[str, np.ndarray]:
-        """A backbone's, but for the rows of its tables.
+        """A backbone's, but for the rows of its tables and for its towers.
 
         Args:
             config: of the model.
@@ -39,7 +39,12 @@ class NewParts:
             deviations: of the table's entries, and of the head's where it has its own.
         """
         D, made = config.width, {}
-        for n, geometry in enumerate(geometries.values()):
+        for n, (name, geometry) in enumerate(geometries.items()):
+            if name in config.towers:
+                made |= self._projector(
+                    f"patch_embedders.{n}.projector", config.towers[name], D, deviations["table"]
+                )
+                continue
             made |= self._scale(f"patch_scales.{n}", geometry)
             sizes = geometry.patch_size, geometry.tokens, D
             made |= self._embedder(f"patch_embedders.{n}", *sizes, size=deviations["table"])
@@ -73,6 +78,12 @@ class NewParts:
         place = self.normal((tokens, width), size)
         made = {f"{name}.place": place - place.mean(0, keepdims=True)}
         return made | self._linear(f"{name}.linear", patch, width, gain=size, bias=True)
+
+    def _projector(self, name: str, tower: TowerConfig, width: int, size: float):
+        if tower.projector == "linear":
+            return self._linear(f"{name}.first", tower.width, width, gain=size, bias=True)
+        made = self._linear(f"{name}.first", tower.width, width, bias=True)
+        return made | self._linear(f"{name}.second", width, width, gain=size, bias=True)
 
     def _block(self, name: str, config: ModelConfig):
         D, F, K = config.width, config.hidden, config.head_size

@@ -10,8 +10,12 @@ from taichu.storage.tensor_stream import StoredTensor, list_tensors
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def find_tensors(folder: Path) -> dict[str, StoredTensor]:
+def find_tensors(folder: Path, unread: tuple[str, ...] = ()) -> dict[str, StoredTensor]:
     """All tensors of a folder by name; only headers are read.
+
+    Args:
+        folder: of model.safetensors, or of its shards and their index.
+        unread: last parts of names that are left out, whatever they hold.
 
     Raises:
         CheckpointError: a file is missing or damaged, holds a tensor that the index does not place
@@ -29,6 +33,7 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         pickles = sorted(path.name for path in folder.glob("*.bin"))
         hint = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
         raise CheckpointError(f"{folder}: holds neither {SINGLE} nor {INDEX}{hint}")
+    found = {name: t for name, t in found.items() if name.rpartition(".")[2] not in unread}
     for name, tensor in found.items():
         if tensor.kind not in RAW:
             raise CheckpointError(

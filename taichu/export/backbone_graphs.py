@@ -9,6 +9,7 @@ import numpy as np
 from taichu.config import ModelConfig
 from taichu.export.graph import Graph, Weights
 from taichu.export.network import Attention, Blocks, CachedAttention
+from taichu.export.tower_graph import TowerGraph
 from taichu.model.rotary_frequencies import rotary_frequencies
 from taichu.model.spelling import spelled_table
 
@@ -102,7 +103,7 @@ class BackboneGraphs:
         rows = [op("Expand", constant([[0.0]]), constant([1, config.width], np.int64))]
         for index, (name, (T, P)) in enumerate(self.grids.items()):
             patches = graph.input(f"patches.{name}", [f"{name}_patches", P])
-            rows.append(embed_patches(graph, self.tensors, patches, index, T))
+            rows.append(self._embed(graph, name, patches, index, T))
         source = graph.shape(source, -1)
         of_ids = op("Gather", self._table(graph), graph.shape(ids, -1))
         of_patches = op("Gather", op("Concat", *rows, axis=0), source)
@@ -111,6 +112,15 @@ class BackboneGraphs:
         attention = Attention(graph, config, seen_bias(graph, segment, span), op("Shape", ids))
         blocks = Blocks(graph, self.tensors, config, *self._angles(graph, coords))
         return blocks.run(x, "blocks", config.depth, attention), blocks, attention
+
+    def _embed(self, graph: Graph, name: str, patches: str, index: int, tokens: int) -> str:
+        """Patches (n, P), grid after grid -> (n, D)."""
+        tower = self.config.towers.get(name)
+        if tower is None:
+            return embed_patches(graph, self.tensors, patches, index, tokens)
+        return TowerGraph(graph, self.tensors, f"patch_embedders.{index}", tower).embed(
+            patches, tokens
+        )
 
     def _table(self, graph: Graph) -> str:
         return graph.weight("table", lambda: self.table * self.config.id_scale)

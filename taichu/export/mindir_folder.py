@@ -28,11 +28,13 @@ def export_mindir(folder: Path | str, out: Path | str) -> Path:
 
     Raises:
         CheckpointError: a file of the folder is missing or damaged.
-        ExportError: the model has experts, whose rooms have sizes that no graph of any shape knows.
+        ExportError: the model has experts, whose rooms have sizes that no graph of any shape knows,
+            or towers, which take grids of a known number.
     """
-    out = Path(out)
-    if read_config(folder).experts:
-        raise ExportError(f"{folder}: a model with experts has no MINDIR; export it to onnx")
+    out, config = Path(out), read_config(folder)
+    for part in ("experts", "towers"):
+        if getattr(config, part):
+            raise ExportError(f"{folder}: a model with {part} has no MINDIR; export it to onnx")
     with plain_forms():  # the compiled kernels are no part of MindSpore
         model = Taichu.from_pretrained(folder)
         out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
 from taichu.inference.exported_model import write_export
+from taichu.model.towers.shapes import tower_prefixes
 from taichu.storage.model_folder import create_adapters, read_config
 from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.storage.tensor_stream import list_tensors
@@ -42,6 +43,9 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
     codes = {name: codec.codes for name, codec in config.codecs.items()}
     vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
     tensors, weights = load_tensors(folder / "model.safetensors")[0], Weights()
+    for name, prefix in tower_prefixes(config).items():
+        of_tower = load_tensors(folder / "towers" / f"{name}.safetensors")[0]
+        tensors |= {prefix + key: value for key, value in of_tower.items()}
     grids = {name: (a.geometry.tokens, a.geometry.patch_size) for name, a in adapters.items()}
     backbone = BackboneGraphs(config, tensors, grids, vocabulary.size, weights)
     graphs = [backbone.embed(), backbone.read(), backbone.step()]

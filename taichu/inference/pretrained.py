@@ -17,6 +17,7 @@ from taichu.model.backbone import Backbone
 from taichu.model.codec import Codec, run_in_batches
 from taichu.model.continuation import Continuation, continue_rows
 from taichu.model.stage_parts import gather_tensors, shapes_elsewhere
+from taichu.model.towers.shapes import tower_prefixes
 from taichu.storage.checkpoint import as_tensors, load_parameters, named_parameters
 from taichu.storage.model_folder import codec_settings, create_adapters, read_config, write_settings
 from taichu.storage.tensor_file import load_tensors, save_tensors
@@ -45,21 +46,32 @@ class Taichu(UnifiedModel):
         path = folder / "model.safetensors"
         tensors, elsewhere = load_tensors(path)[0], shapes_elsewhere(model.backbone)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in elsewhere}
-        load_parameters(named_parameters(model.backbone), tensors, path)
+        towers, parameters = tower_prefixes(model.config), named_parameters(model.backbone)
+        own = {n: p for n, p in parameters.items() if not n.startswith(tuple(towers.values()))}
+        load_parameters(own, tensors, path)
+        for name, prefix in towers.items() if model.backbone.reads else ():
+            path = folder / "towers" / f"{name}.safetensors"
+            of_tower = cut_prefix(parameters, prefix)
+            load_parameters(of_tower, load_tensors(path)[0], path)
         load_codecs(model.codecs, model.config, folder)
         model.template = read_template(folder)
         return model
 
     def save_pretrained(self, folder: Path | str):
         """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors, one
-        codecs/<modality>.safetensors a modality, and chat_template.jinja where the model has one;
-        any tool that knows safetensors can read them. Of several ranks all have to call this, and
-        the first writes."""
+        codecs/<modality>.safetensors a modality, towers/<modality>.safetensors of those with a
+        tower, and chat_template.jinja where the model has one; any tool that knows safetensors can
+        read them. Of several ranks all have to call this, and the first writes."""
         folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / "model.safetensors", tensors)
+        towers = tower_prefixes(self.config)
+        for name, prefix in towers.items():
+            save_tensors(folder / "towers" / f"{name}.safetensors", cut_prefix(tensors, prefix))
+        prefixes = tuple(towers.values())
+        own = {n: tensor for n, tensor in tensors.items() if not n.startswith(prefixes)}
+        save_tensors(folder / "model.safetensors", own)
         save_codecs(self.codecs, self.config, folder)
         write_settings(folder, self.config, self.adapters, self.vocabulary.tokenizer)
         if self.template:
@@ -116,6 +128,11 @@ class Taichu(UnifiedModel):
         if name not in self._compiled:
             self._compiled[name] = ms.jit(function)
         return self._compiled[name]
+
+
+def cut_prefix(named: dict, prefix: str) -> dict:
+    """What is called so, by the rest of its name."""
+    return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
 
 
 def create_codecs(config: ModelConfig) -> dict[str, Codec]:

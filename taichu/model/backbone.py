@@ -18,6 +18,8 @@ from taichu.model.id_table import IdTable
 from taichu.model.patch_embedder import PatchEmbedder, PatchScale
 from taichu.model.rotary_frequencies import rotary_frequencies
 from taichu.model.stage_parts import keep
+from taichu.model.towers.shapes import projector_shapes, tower_shapes
+from taichu.model.towers.tower_embedder import OwnScale, TowerEmbedder
 
 
 class Backbone(nn.Cell):
@@ -46,9 +48,13 @@ class Backbone(nn.Cell):
         rows = config.table_rows(vocabulary_size)
         table = IdTable(rows, vocabulary_size, levels, D)
         self.table = keep(table, first, last) if config.tied else keep(table, first)
-        scales = [keep(PatchScale(P, T), first) for T, P in grids]
-        embedders = [keep(PatchEmbedder(P, T, D), first) for T, P in grids]
-        self.patch_scales, self.patch_embedders = nn.CellList(scales), nn.CellList(embedders)
+        scales, embedders = [], []
+        for name, (T, P) in zip(config.modalities, grids):
+            tower = config.towers.get(name)
+            scales.append(OwnScale() if tower else PatchScale(P, T))
+            embedders.append(TowerEmbedder(tower, P, T, D) if tower else PatchEmbedder(P, T, D))
+        self.patch_scales = nn.CellList([keep(scale, first) for scale in scales])
+        self.patch_embedders = nn.CellList([keep(embedder, first) for embedder in embedders])
         part = Part((config.depth,)).split(0, pipeline, "blocks")
         blocks = [keep(Block(config), n // part.shape[0]) for n in range(config.depth)]
         self.blocks = nn.CellList(blocks)
@@ -179,11 +185,12 @@ def count_parameters(
     block = attention + feed_forward + 2 * D
     digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
     heads = (config.table_rows(vocabulary_size) + digits) * D * (1 if config.tied else 2)
-    return (
-        config.depth * block
-        + D
-        + heads
-        + sum((P + 1 + T) * D + T * P + 1 for T, P in grids)
-        + D * config.embedding
-        + 1
-    )
+    reading = 0
+    for name, (T, P) in zip(config.modalities, grids):
+        tower = config.towers.get(name)
+        if tower:
+            shapes = *tower_shapes(tower, T, P).values(), *projector_shapes(tower, D).values()
+            reading += sum(map(math.prod, shapes))
+        else:
+            reading += (P + 1 + T) * D + T * P + 1
+    return config.depth * block + D + heads + reading + D * config.embedding + 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from ascend.device_matrix import ParallelConfig
 from taichu.config import ModelConfig
+from taichu.model.towers.shapes import projector_shapes, tower_shapes
 from taichu.plan.workload import Stage, Workload
 
 
@@ -71,7 +72,14 @@ def of_feed_forward(size: ModelConfig) -> list[Parameter]:
 def of_reading(work: Workload) -> list[Parameter]:
     """Those that turn ids and patches into vectors."""
     D, found = work.size.width, of_table(work, "id table")
-    for T, P in work.grids:
+    for name, (T, P) in zip(work.size.modalities, work.grids):
+        tower = work.size.towers.get(name)
+        if tower:
+            shapes = tower_shapes(tower, T, P).values()
+            found += [Parameter("towers", shape, trained=not tower.frozen) for shape in shapes]
+            shapes = projector_shapes(tower, D).values()
+            found += [Parameter("patch embedders", shape) for shape in shapes]
+            continue
         found += [Parameter("patch embedders", (D, P), shared=True)]
         found += [Parameter("patch embedders", (D,)), Parameter("patch embedders", (T, D))]
         found += [Parameter("patch scales", shape, trained=False) for shape in ((T, P), (1,))]

@@ -1,0 +1,1 @@
+"""Towers: published vision and sound encoders that stand before a modality's patches."""
