@@ -16,11 +16,10 @@ from ascend.device import choose_device
 from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.precision import choose_precision
 from modality_adapters.grid import widen
-from taichu.config import load_size
 from taichu.data.prepared import prepare, spread
 from taichu.inference.pretrained import create_codecs, save_codecs
 from taichu.model.codec import CodecObjective
-from taichu.storage.model_folder import create_adapters
+from taichu.storage.model_folder import create_adapters, read_size
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig, Trainer
 
@@ -43,7 +42,7 @@ def main(config: Config) -> Path:
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     rank = choose_device_matrix(ParallelConfig()).ranks.rank
     ms.set_seed(config.seed)
-    model = load_size(config.model)
+    model = read_size(config.model)
     adapters, codecs = create_adapters(model), create_codecs(model)
     data = prepare(config.manifest, "train", model.modalities, config.cache)
     out = Path(config.out)

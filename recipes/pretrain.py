@@ -18,13 +18,13 @@ from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
-from taichu.config import ModelConfig, load_size
+from taichu.config import ModelConfig
 from taichu.data.batches import Batches, MixtureConfig
 from taichu.data.one_at_a_time import one_at_a_time
 from taichu.data.prepared import PreparedData, prepare
 from taichu.errors import ConfigError, ManifestError
 from taichu.inference.pretrained import Taichu, load_codecs
-from taichu.storage.model_folder import create_adapters
+from taichu.storage.model_folder import create_adapters, read_size
 from taichu.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from taichu.training.objectives import Objective
 from taichu.training.profiling import ProfileConfig
@@ -61,7 +61,7 @@ def main(config: Config) -> Path:
             f"mixture.length={config.mixture.length}"
         )
     ms.set_seed(config.seed)
-    size, out = load_size(config.model), Path(config.out)
+    size, out = read_size(config.model), Path(config.out)
 
     data = prepare(config.manifest, "train", size.modalities, config.cache)
     if config.start:
@@ -71,7 +71,7 @@ def main(config: Config) -> Path:
         raise ConfigError(f"start: the towers of {named} want a folder that `taichu convert` wrote")
     else:
         model = Taichu(size, read_tokenizer(config, size, data))
-        model.measure(data.grids)
+    model.measure(data.grids)
     load_codecs(model.codecs, size, config.codecs)
 
     mixture = config.mixture

@@ -13,6 +13,14 @@ class ManifestError(TaichuError):
     """A manifest's row is malformed."""
 
 
+class ConversationError(TaichuError):
+    """A file of conversations, or a row of it, is malformed or does not fit what it is for."""
+
+
+class TemplateError(TaichuError):
+    """A chat template cannot be read, or does not fit a conversation."""
+
+
 class CheckpointError(TaichuError):
     """A model folder or a training checkpoint is missing, damaged or made for something else."""
 
@@ -31,3 +39,7 @@ class ExportError(TaichuError):
 
 class IndexFolderError(TaichuError):
     """An index is missing, damaged or made with another model, or lacks what was named."""
+
+
+class TuningError(TaichuError):
+    """A tuning method or an adapter does not fit the model, or would change nothing."""

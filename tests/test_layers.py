@@ -15,6 +15,7 @@ PACKAGES = [
     ["storage"],
     ["data"],
     ["model"],
+    ["tuning"],
     ["training", "inference"],
     ["runtime", "export", "convert", "evaluation", "index"],
     ["report", "plan", "server", "sentences"],

@@ -47,6 +47,10 @@ class AdamW(nn.Optimizer):
             single numbers are left alone.
         clip: largest global norm of the gradients; longer ones are scaled down to it.
         form: see `ascend.operators`.
+        rate_factors: what each parameter's rate is multiplied by; None: all by 1.
+
+    Attributes:
+        others: further parameters that a checkpoint has to keep.
 
     Inputs: gradients, in the parameters' order; the scale (1,) that they were multiplied by, if
     any, but for those of parameters that are `marked_unscaled`. Output: their global norm before
@@ -63,6 +67,7 @@ class AdamW(nn.Optimizer):
         weight_decay=0.01,
         clip=1.0,
         form=None,
+        rate_factors=None,
     ):
         super().__init__(learning_rate, parameters)
         axis, alone = device_matrix().replica, device_matrix().ranks.size == 1
@@ -82,8 +87,10 @@ class AdamW(nn.Optimizer):
         self.gathered = tuple(tuple(shared[i : i + TURNS]) for i in range(0, len(shared), TURNS))
         self.assign, self.each = assign(), ops.HyperMap()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
-        if form is None and not alone and device_form() == "compiled":
-            form = "plain"  # the kernel's norm is of one rank's gradients
+        factors = tuple(map(float, rate_factors or [1.0] * len(decays)))
+        same_rate = set(factors) <= {1.0}
+        if form is None and not (alone and same_rate) and device_form() == "compiled":
+            form = "plain"  # the kernel's norm is of one rank's gradients, and it has one rate
         # of what two stages hold the first counts the norm
         kinds = tuple(axes_of(p) if on_first_stage(p) else None for p in self.parts)
         self.update = choose_form(
@@ -91,16 +98,20 @@ class AdamW(nn.Optimizer):
             (beta1, beta2, epsilon, clip),
             decays,
             kinds,
+            factors,
             plain=PlainUpdate,
             compiled=CompiledUpdate,
             # older chips do not run the condition in it
             ascend=AscendUpdate if has_bfloat16() else PlainUpdate,
         )
-        self.no_scale = ms.Tensor([1.0], ms.float32)
+        self.no_scale, self.others = ms.Tensor([1.0], ms.float32), ()
         self.unscaled = tuple(getattr(p, "unscaled", False) for p in self.parameters)
 
     def construct(self, gradients, scale=None):
-        gradients = self.mean(tuple(gradients))
+        return self.update_by(self.mean(tuple(gradients)), scale)
+
+    def update_by(self, gradients, scale):
+        """One update by gradients that are the same on all ranks."""
         if scale is None:
             scale = self.no_scale
         else:
@@ -184,15 +195,16 @@ class PlainUpdate(nn.Cell):
         numbers: beta1, beta2, epsilon, and the longest norm.
         decays: weight decay of each parameter.
         kinds: of `GlobalNorm`.
+        factors: of each parameter's rate.
 
     Inputs: parameters, first and second moments (tuples alike), how many steps were made (1,)
     int32, which is written too, gradients, rate and scale (1,).
     """
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds, factors):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
-        self.decays = decays
+        self.decays, self.factors = decays, factors
         self.norm, self.assign, self.each = GlobalNorm(kinds), assign(), ops.HyperMap()
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
@@ -205,12 +217,12 @@ class PlainUpdate(nn.Cell):
         second_correction = 1.0 - ops.pow(self.beta2, step)
         numbers = finite, rate, factor, first_correction, second_correction
         one = ops.partial(self.update_one, numbers)
-        done = self.each(one, parameters, first, second, gradients, self.decays)
+        done = self.each(one, parameters, first, second, gradients, self.decays, self.factors)
         return ops.depend(norm, (done, self.assign(steps, steps + finite.astype(ms.int32))))
 
-    def update_one(self, numbers, parameter, first, second, gradient, decay):
+    def update_one(self, numbers, parameter, first, second, gradient, decay, rate_factor):
         finite, rate, factor, first_correction, second_correction = numbers
-        gradient = gradient * factor
+        gradient, rate = gradient * factor, rate * rate_factor
         m = self.beta1 * first + (1.0 - self.beta1) * gradient
         v = self.beta2 * second + (1.0 - self.beta2) * gradient * gradient
         deviation = ops.pow(v / second_correction, 0.5) + self.epsilon
@@ -223,7 +235,7 @@ class PlainUpdate(nn.Cell):
 class CompiledUpdate(nn.Cell):
     """The same update by one kernel, which writes the parameters, moments and steps in place."""
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds, factors):
         super().__init__()
         self.numbers = ms.Tensor(numbers, ms.float32)
         self.decays = ms.Tensor(decays, ms.float32)
@@ -244,10 +256,12 @@ class CompiledUpdate(nn.Cell):
 class AscendUpdate(nn.Cell):
     """The same update by aclnn's ApplyAdamWV2, a kernel a parameter."""
 
-    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds):
+    def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds, factors):
         super().__init__()
         self.beta1, self.beta2, self.epsilon, self.clip = numbers
         self.decays, self.norm = decays, GlobalNorm(kinds)
+        self.factors = tuple(sorted(set(factors)))
+        self.which = tuple(self.factors.index(factor) for factor in factors)
         self.adamw = AscendAdamW()
         self.assign, self.each = assign(), ops.HyperMap()
         self.number = TensorToScalar()
@@ -256,13 +270,15 @@ class AscendUpdate(nn.Cell):
         norm = self.norm(gradients) / scale
         if ops.isfinite(norm):
             factor = clip_factor(norm, self.clip) / scale
-            before, rate = steps.astype(ms.float32), self.number(rate.reshape(()))
-            one = ops.partial(self.update_one, factor, before, rate)
-            done = self.each(one, parameters, first, second, gradients, self.decays)
+            before, rates = steps.astype(ms.float32), ()
+            for rate_factor in self.factors:
+                rates += (self.number((rate * rate_factor).reshape(())),)
+            one = ops.partial(self.update_one, factor, before, rates)
+            done = self.each(one, parameters, first, second, gradients, self.decays, self.which)
             norm = ops.depend(norm, (done, self.assign(steps, steps + 1)))
         return norm
 
-    def update_one(self, factor, before, rate, parameter, first, second, gradient, decay):
+    def update_one(self, factor, before, rates, parameter, first, second, gradient, decay, which):
         return self.adamw(
             parameter,
             first,
@@ -270,7 +286,7 @@ class AscendUpdate(nn.Cell):
             second,  # of AMSGrad, which is off
             gradient * factor,
             before,
-            rate,
+            rates[which],
             self.beta1,
             self.beta2,
             decay,

@@ -20,6 +20,7 @@ COMMANDS = {
     "retrieve": "find what of an index is nearest to text and media files",
     "generate": "make text or a media file from text and media files",
     "convert": "take a published language model as a backbone, or write it back",
+    "merge": "write a tuned adapter into the weights of its base model",
     "export": "turn a model folder into graphs that run without MindSpore",
     "serve": "answer requests over HTTP in the form of OpenAI's API, with a page to try it",
     "info": "show a model folder, or what is installed and which device is used",

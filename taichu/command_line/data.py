@@ -1,8 +1,9 @@
-"""Build the digits data set, or check a manifest before training on it.
+"""Build the digits data set, or check data before training on it.
 
 examples:
   taichu data build digits data/digits
-  taichu data check my/manifest.jsonl"""
+  taichu data check my/manifest.jsonl
+  taichu data check my/conversations.json"""
 
 import argparse
 import sys
@@ -18,13 +19,17 @@ gives the same bytes; a folder that is finished is left as it is.
 examples:
   taichu data build digits data/digits"""
 
-CHECK = """Read every file of a manifest as training would, and list what is wrong, by line.
+CHECK = """Read every file that data names as training would, and list what is wrong, by line.
 
-Exit code 1 when anything is. Problems go to the standard output, one a line: FILE:LINE: what.
+The data is a manifest, or conversations: messages, ShareGPT, LLaVA, Alpaca, COCO captions, or
+questions and answers. Which it is, is told by what the file holds.
+
+Exit code 1 when anything is wrong. Problems go to the standard output, one a line: FILE:LINE: what.
 
 examples:
   taichu data check my/manifest.jsonl
-  taichu data check my/manifest.jsonl --model base > problems.txt"""
+  taichu data check my/manifest.jsonl --model base > problems.txt
+  taichu data check captions_train2017.json --folder train2017"""
 
 
 def add_options(parser: argparse.ArgumentParser):
@@ -36,7 +41,11 @@ def add_options(parser: argparse.ArgumentParser):
     command.add_argument("--processes", type=int, default=2, help="that write (default 2)")
     command.set_defaults(run=build)
     command = commands.add_parser("check", help="list what is wrong in one", description=CHECK)
-    command.add_argument("manifest", metavar="FILE", help="the manifest.jsonl")
+    command.add_argument("file", metavar="FILE", help="a manifest or conversations")
+    command.add_argument("--format", metavar="NAME", help="of the file, where it is not to be told")
+    command.add_argument(
+        "--folder", metavar="FOLDER", help="that conversations' media are in (default the file's)"
+    )
     command.add_argument(
         "--model",
         default="nano",
@@ -58,12 +67,21 @@ def build(options: argparse.Namespace):
 
 def check(options: argparse.Namespace) -> int:
     from taichu.config import load_size
-    from taichu.data.check import check_manifest
+    from taichu.data.check import check_conversations, check_manifest
+    from taichu.data.conversations.reading import detect_format
 
-    modalities = load_size(options.model).modalities
-    rows, problems = check_manifest(Path(options.manifest), modalities, options.processes)
+    modalities, path = load_size(options.model).modalities, Path(options.file)
+    format = options.format
+    if format is None:
+        format, why = detect_format(path)
+        print(why, file=sys.stderr)
+    if format == "manifest":
+        rows, problems = check_manifest(path, modalities, options.processes)
+    else:
+        folder = Path(options.folder) if options.folder else None
+        rows, problems = check_conversations(path, modalities, format, folder, options.processes)
     for problem in problems:
         print(problem)
     summary = f"{rows} good rows, {len(problems)} problems"
-    print(f"{options.manifest}: {summary}", file=sys.stderr)
+    print(f"{path}: {summary}", file=sys.stderr)
     return 1 if problems else 0

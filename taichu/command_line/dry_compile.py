@@ -16,12 +16,12 @@ from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import AdamW
 from ascend.precision import choose_precision
 from taichu.command_line.train import load_recipe
-from taichu.config import load_size
 from taichu.data.batches import MixtureConfig
 from taichu.data.packing import empty_batch
 from taichu.errors import ConfigError
 from taichu.model.codec import Codec, CodecObjective
 from taichu.model.continuation import Continuation
+from taichu.storage.model_folder import read_size
 from taichu.training.blueprint import Blueprint
 from taichu.training.objectives import Objective
 from taichu.training.pipeline import make_training_step
@@ -109,7 +109,7 @@ def main(device: str, graph: str, recipe: str, *overrides: str):
     choose_precision(config.precision)
     choose_device_matrix(getattr(config, "parallel", ParallelConfig()))
     mixture = getattr(config, "mixture", MixtureConfig(groups={}))
-    GRAPHS[graph](config, Blueprint(load_size(config.model), mixture))
+    GRAPHS[graph](config, Blueprint(read_size(config.model), mixture))
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def convert_from_hf(
         DiskFullError: there is no room for it.
     """
     folder = Path(folder)
-    content, tokenizer = read_json(folder / "config.json"), read_tokenizer(folder)
-    settings = backbone_settings(content, folder / "config.json")
+    content = read_json(folder / "config.json")
+    settings, tokenizer = backbone_settings(content, folder / "config.json"), read_tokenizer(folder)
     settings["spare_pieces"] = _spare_pieces(tokenizer, settings["pieces"], folder)
     published = {name: tower_settings(choice) for name, choice in (towers or {}).items()}
     like = _with_modalities(load_size(size), (*modalities, *published))

@@ -13,10 +13,10 @@ import numpy as np
 from ascend.device_matrix import Axis, device_matrix
 from modality_adapters.grid import widen
 from taichu.config import nearest
-from taichu.errors import ConfigError
 from taichu.data.layout import GROUPED, JOINT, NOT_DECODED, Segment, Span
 from taichu.data.packing import BatchShape, Layout, PackedBatch, pack
 from taichu.data.prepared import PreparedData
+from taichu.errors import ConfigError
 from taichu.vocabulary import TEXT, Vocabulary
 
 

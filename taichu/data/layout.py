@@ -12,6 +12,10 @@ An *observed* span is what the model is given; a *decoded* one is what it learns
                                                            control tokens decoded too
 
 The three combine: the observed spans of a decoding segment may also be pooled.
+
+A conversation is grouped decoding that goes on: among its decoded spans, the answers, stand *given*
+ones, the turns between them. Where a published chat template delimits the turns itself, spans of
+text are *bare*, without control tokens, and side by side they are the published sequence.
 """
 
 from dataclasses import dataclass
@@ -33,15 +37,24 @@ class Span:
         ids: (n,) piece ids or codes in the joint vocabulary; None for observed patches.
         patches: (n, P) float32 for observed patches, else None.
         coordinates: (n, 3) patch index of each token; None for text.
+        given: among decoded spans, that this one is not to be learned.
+        bare: a text without the control tokens around it.
     """
 
     modality: str
     ids: np.ndarray | None = None
     patches: np.ndarray | None = None
     coordinates: np.ndarray | None = None
+    given: bool = False
+    bare: bool = False
 
     def __len__(self) -> int:
         return len(self.ids) if self.patches is None else len(self.patches)
+
+    @property
+    def places(self) -> int:
+        """Tokens that it takes in a row."""
+        return len(self) if self.bare else len(self) + 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Segment:
 
     Attributes:
         observed: spans given to the model; none of them: the condition is dropped (<null>).
-        decoded: spans to be learned, in order.
+        decoded: spans to be learned, in order, and given ones between them.
         decoding: NOT_DECODED, GROUPED or JOINT.
         embedding: number of the batch's embedding that the observed spans' contents are pooled
             into, from 1; 0 for none.
@@ -64,11 +77,16 @@ class Segment:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All of them, in order."""
+        return self.observed + self.decoded
+
     @cached_property
     def _length(self) -> int:
-        length = max(1, sum(len(span) + 2 for span in self.observed))
+        length = max(1, sum(span.places for span in self.observed))
         for span in self.decoded:
-            length += len(span) + 2
+            length += span.places
         return length + (self.decoding == JOINT)
 
 
@@ -76,8 +94,9 @@ class Segment:
 class Tokens:
     """A segment as arrays of n tokens; the fields are those of `taichu.data.packing.PackedBatch`.
 
-    ``range`` is, for each target, 0 for the whole vocabulary, else 1 + the modality's index.
-    ``patch`` is the index of the token's patch within the span's modality in the segment, or -1.
+    ``range`` is, for each target, 0 for the whole vocabulary, else 1 + the modality's index; of a
+    bare text it comes behind these, for the pieces alone.
+    ``patch`` is the index of the token's patch among those of its modality in the segment, or -1.
     """
 
     ids: np.ndarray
@@ -97,9 +116,12 @@ def lay_out(segment: Segment, vocabulary: Vocabulary) -> Tokens:
     All but ``ids`` and ``target`` is shared by segments of the same form, and not to be changed.
     """
     kinds = tuple(map(_kind, segment.observed)), tuple(map(_kind, segment.decoded))
-    form = _form(*kinds, segment.decoding, segment.embedding, vocabulary)
+    # hardly two conversations are of one form
+    conversation = any(span.given or span.bare for span in segment.spans)
+    make = _form.__wrapped__ if conversation else _form
+    form = make(*kinds, segment.decoding, segment.embedding, vocabulary)
     ids = form.ids.copy()
-    for content, span in zip(form.contents, segment.observed + segment.decoded):
+    for content, span in zip(form.contents, segment.spans):
         if span.patches is None:
             ids[content] = span.ids
     target = np.full(len(ids), -1, np.int32)
@@ -122,13 +144,16 @@ class _Form:
 
 
 def _kind(span: Span) -> tuple:
-    """(modality, length, whether it is of patches, coordinates as bytes): what a form hangs on."""
+    """(modality, length, whether it is of patches, coordinates as bytes, given, bare): what a form
+    hangs on."""
     where = span.coordinates
     return (
         span.modality,
         len(span),
         span.patches is not None,
         None if where is None else np.ascontiguousarray(where, np.int32).tobytes(),
+        span.given,
+        span.bare,
     )
 
 
@@ -136,7 +161,7 @@ def _kind(span: Span) -> tuple:
 def _form(
     observed: tuple, decoded: tuple, decoding: int, embedding: int, vocabulary: Vocabulary
 ) -> _Form:
-    content = sum(n + 2 for _, n, _, _ in (*observed, *decoded))
+    content = sum(n if bare else n + 2 for _, n, _, _, _, bare in (*observed, *decoded))
     n = content + (not observed) + (decoding == JOINT)
     ids = np.empty(n, np.int32)
     shared = {
@@ -148,27 +173,33 @@ def _form(
         "range": np.zeros(n, np.int32),
     }
     contents, predicting = [], np.zeros(n, bool)
+    patches = dict.fromkeys(vocabulary.media, 0)  # so far
     place = coordinate = 0
     if not observed:
         ids[0], shared["coords"][0] = vocabulary.null, 0
         place = coordinate = 1
     for number, kind in enumerate((*observed, *decoded), start=1):
-        modality, length, of_patches, where = kind
-        start, first = place, place + 1
+        modality, length, of_patches, _, given, bare = kind
+        start, first = place, place if bare else place + 1
         inner = slice(first, first + length)
         place, coordinate = _write(ids, shared, kind, place, coordinate, vocabulary)
         contents.append(inner)
-        if number <= len(observed):
-            # control tokens say the same of all samples; an empty text has nothing else
-            shared["pool"][inner if length else slice(start, place)] = embedding
+        if number <= len(observed) or given:
+            if number <= len(observed):
+                # control tokens say the same of all samples; an empty text has nothing else
+                shared["pool"][inner if length else slice(start, place)] = embedding
             if of_patches:
                 shared["span"][inner] = number
+                shared["patch"][inner] = patches[modality] + np.arange(length)
+                patches[modality] += length
             continue
         # the token before each content token predicts it; text must also learn where to end
-        last = place - 1 if modality == TEXT or decoding == JOINT else place - 2
+        learns_end = modality == TEXT or decoding == JOINT
+        last = place - 1 if learns_end else place - 2
         predicting[first - 1 : last] = True
         if decoding == GROUPED:
             index = 0 if modality == TEXT else 1 + vocabulary.media.index(modality)
+            index = 1 + len(vocabulary.media) if bare else index
             shared["range"][first - 1 : last] = 1 + index
         else:
             predicting[start - 1] = True
@@ -182,8 +213,11 @@ def _form(
 
 def _write(ids, shared, kind: tuple, place: int, coordinate: int, vocabulary: Vocabulary):
     """Write one span's form with its control tokens; returns the next place and coordinate."""
-    modality, n, of_patches, where = kind
+    modality, n, of_patches, where, _, bare = kind
     coords = shared["coords"]
+    if bare:
+        coords[place : place + n] = coordinate + np.arange(n)[:, None]
+        return place + n, coordinate + n
     ids[place], coords[place] = vocabulary.open(modality), coordinate
     content = slice(place + 1, place + 1 + n)
     if where is None:
@@ -192,7 +226,6 @@ def _write(ids, shared, kind: tuple, place: int, coordinate: int, vocabulary: Vo
         coords[content] = coordinate + 1 + np.frombuffer(where, np.int32).reshape(n, 3)
     if of_patches:
         ids[content] = vocabulary.patch(modality)
-        shared["patch"][content] = np.arange(n)
         shared["modality"][content] = vocabulary.media.index(modality)
     end = place + 1 + n
     coordinate = coords[place:end].max() + 1

@@ -10,10 +10,10 @@ the first is the sample's caption, the one that is written; the others are also 
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from taichu.config import nearest
+from taichu.data.media_folder import MediaFolder
 from taichu.errors import ManifestError
 from taichu.vocabulary import TEXT
 
@@ -60,16 +60,14 @@ def read_manifest(path: Path | str, modalities, problems: list[str] | None = Non
     """
     path = Path(path)
     samples, seen = [], {}
-    root = path.parent.resolve()
-    # asked of the files' folders, which are few
-    inside = cache(lambda folder: folder.resolve().is_relative_to(root))
+    folder = MediaFolder(path.parent, "the manifest's folder")
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 try:
-                    sample = _parse(line, number, path.parent, tuple(modalities), inside)
+                    sample = _parse(line, number, folder, tuple(modalities))
                     if sample.id in seen:
                         raise ManifestError(
                             f"id {sample.id!r} stands in line {seen[sample.id]} too"
@@ -90,7 +88,7 @@ def read_manifest(path: Path | str, modalities, problems: list[str] | None = Non
     return samples
 
 
-def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...], inside) -> Sample:
+def _parse(line: str, number: int, folder: MediaFolder, modalities: tuple[str, ...]) -> Sample:
     if len(line) > MAX_LINE:
         raise ManifestError(f"the line is longer than {MAX_LINE} characters")
     try:
@@ -99,6 +97,15 @@ def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...], in
         raise ManifestError("not a JSON object") from None
     if not isinstance(row, dict):
         raise ManifestError("not a JSON object")
+    return parse_row(row, number, folder, modalities)
+
+
+def parse_row(row: dict, number: int, folder: MediaFolder, modalities: tuple[str, ...]) -> Sample:
+    """A row's sample.
+
+    Raises:
+        ManifestError: it is malformed.
+    """
     known = ("id", "split", "labels", TEXT, *modalities)
     for key in row:
         if key not in known:
@@ -110,21 +117,11 @@ def _parse(line: str, number: int, folder: Path, modalities: tuple[str, ...], in
         raise ManifestError(f"'split' must be 'train' or 'test', not {split!r}")
     if not isinstance(labels, dict):
         raise ManifestError("'labels' must be an object")
-    media = {m: _media_path(folder, m, row[m], inside) for m in modalities if m in row}
+    media = {m: folder.path(row[m], repr(m)) for m in modalities if m in row}
     texts = _texts(row[TEXT]) if TEXT in row else ()
     if not media and not texts:
         raise ManifestError(f"holds none of {', '.join((TEXT, *modalities))}")
     return Sample(number, name, split, texts, media, labels)
-
-
-def _media_path(folder: Path, modality: str, value, inside) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ManifestError(f"{modality!r} must be a path")
-    path = folder / value
-    plain = path.name not in ("", "..") and not path.is_symlink()
-    if not inside(path.parent if plain else path):
-        raise ManifestError(f"{modality!r}: {value!r} leaves the manifest's folder")
-    return path
 
 
 def _texts(value) -> tuple[tuple[str, str], ...]:

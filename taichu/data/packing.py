@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from taichu.data.layout import JOINT, Segment, Tokens, lay_out
+from taichu.data.layout import JOINT, Segment, Span, Tokens, lay_out
 from taichu.vocabulary import Vocabulary, modality_of
 
 PLANES = ("ids", "source", "coords", "segment", "span")
@@ -162,12 +162,27 @@ def pack_rows(
             widest[name] = max(widest[name], n)
     sizes = tuple((m, widest[m] * len(segments) or T, P) for m, (T, P) in grids.items())
     shape = BatchShape(len(segments), length, 1, 1, sizes)
+    return _fill([[segment] for segment in segments], shape, vocabulary).batch
+
+
+def pack_into_rows(
+    rows: list[list[Segment]], shape: BatchShape, vocabulary: Vocabulary
+) -> PackedBatch:
+    """Segments in the rows that were chosen for them; the caller knows that all have room. Their
+    grouped decoding has the weight 1."""
+    packer = _fill(rows, shape, vocabulary)
+    packer.finish(1.0, 1.0)
+    return packer.batch
+
+
+def _fill(rows: list[list[Segment]], shape: BatchShape, vocabulary: Vocabulary) -> "_Packer":
     batch = empty_batch(shape)
     batch.ids[:] = vocabulary.pad
     packer = _Packer(batch, shape, vocabulary)
-    for row, segment in enumerate(segments):
-        packer._write(row, segment, lay_out(segment, vocabulary), 0)
-    return batch
+    for row, segments in enumerate(rows):
+        for segment in segments:
+            packer._write(row, segment, lay_out(segment, vocabulary), 0)
+    return packer
 
 
 class _Packer:
@@ -228,27 +243,30 @@ class _Packer:
         batch.segment[place] = self.count[row]
         batch.span[place] = tokens.span
         batch.pool[place] = (tokens.pool > 0) * embedding
-        for span in segment.observed:
+        for index, (modality, _, _) in enumerate(self.shape.patches):
+            here = (tokens.patch >= 0) & (tokens.modality == index)
+            first = 1 + self.first[index] + self.used[modality]
+            batch.source[place][here] = first + tokens.patch[here]
+        for span in segment.spans:
             if span.patches is not None:
-                self._write_patches(place, tokens, span)
+                self._write_patches(span)
         if segment.decoded:
             self.decoded.append(
                 (row * self.shape.length + start, tokens, segment.decoding == JOINT)
             )
 
-    def _write_patches(self, place, tokens: Tokens, span):
+    def _write_patches(self, span: Span):
         index = self.vocabulary.media.index(span.modality)
         used, n = self.used[span.modality], len(span)
         self.batch.patches[index][used : used + n] = span.patches
-        here = (tokens.patch >= 0) & (tokens.modality == index)
-        self.batch.source[place][here] = 1 + self.first[index] + used + tokens.patch[here]
         self.used[span.modality] += n
 
     def finish(self, grouped_weight: float, joint_weight: float):
         """Write the targets and share out the weights."""
         batch, m = self.batch, 0
-        whole = (0, self.vocabulary.size)
-        bounds = np.array([whole] + [(ids.start, ids.stop) for ids in self.vocabulary.ranges])
+        whole, pieces = (0, self.vocabulary.size), (0, self.vocabulary.pieces)
+        ranges = [(ids.start, ids.stop) for ids in self.vocabulary.ranges]
+        bounds = np.array([whole, *ranges, pieces])
         joint_kind = np.zeros(self.shape.targets, bool)
         for start, tokens, joint in self.decoded:
             here = np.flatnonzero(tokens.target >= 0)
@@ -273,7 +291,7 @@ class _Packer:
 def _count_patches(layout: Layout) -> dict[str, int]:
     count: dict[str, int] = {}
     for segment in layout.segments:
-        for span in segment.observed:
+        for span in segment.spans:
             if span.patches is not None:
                 count[span.modality] = count.get(span.modality, 0) + len(span)
     return count

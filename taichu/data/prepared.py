@@ -1,7 +1,7 @@
-"""Prepared data: every grid of a manifest read once through its adapter and kept as plain arrays.
+"""Prepared data: every media file read once through its adapter and kept as plain arrays.
 
 Epochs after the first decode no media: the grids are memory-mapped safetensors files in a cache
-folder, valid as long as the manifest, the media files and the adapters' settings stay the same.
+folder, valid as long as the files and the adapters' settings stay the same.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from tqdm import tqdm
 from modality_adapters import create_adapter
 from modality_adapters.errors import MediaError
 from modality_adapters.grid import widen
-from taichu.errors import ManifestError
 from taichu.data.manifest import Sample, read_manifest
 from taichu.data.mapped_tensor import create_mapped, open_mapped
 from taichu.data.one_at_a_time import one_at_a_time
+from taichu.errors import ManifestError
 from taichu.vocabulary import TEXT
 
 CHUNK = 64  # files a worker reads at a time
@@ -74,6 +74,25 @@ class PreparedData:
         return connected_components(graph, directed=False)[1][:n]
 
 
+@dataclass
+class Media:
+    """The grids of files.
+
+    Attributes:
+        grids: modality -> (files, T, Y, X, C) float16, memory-mapped.
+        rows: modality -> file -> its row of ``grids``.
+        bad: why a file cannot be read, of those that cannot.
+    """
+
+    grids: dict[str, np.ndarray]
+    rows: dict[str, dict[Path, int]]
+    bad: dict[Path, str]
+
+    def fault(self, paths) -> str | None:
+        """Why the first of the files that cannot be read cannot; None where all can."""
+        return next((self.bad[path] for path in paths if path in self.bad), None)
+
+
 def spread(grids: np.ndarray, most: int = 512) -> np.ndarray:
     """At most so many of the grids (n, T, Y, X, C), evenly spaced, as float32: enough for their
     mean and deviation."""
@@ -103,55 +122,74 @@ def prepare(
     problems: list[str] = []
     samples = [s for s in read_manifest(manifest, modalities, problems) if s.split == split]
     adapters = {name: create_adapter(name, settings) for name, settings in modalities.items()}
-    folder = Path(cache) / f"{split}-{_fingerprint(manifest, samples, adapters)}"
-    with one_at_a_time(cache):
-        if not (folder / "done.json").is_file():
-            _read_all(samples, adapters, folder, workers)
-    bad = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    why = [next((bad[str(p)] for p in s.media.values() if str(p) in bad), None) for s in samples]
+    files = {n: [s.media[n] for s in samples if n in s.media] for n in modalities}
+    media = read_media(files, adapters, cache, split, workers)
+    why = [media.fault(sample.media.values()) for sample in samples]
     skipped = problems + [f"{manifest}:{s.line}: {w}" for s, w in zip(samples, why) if w]
     used = [i for i, w in enumerate(why) if not w]
     if not used:
         reason = f"; {skipped[0]}" if skipped else ""
         raise ManifestError(f"{manifest}: no usable row with split {split!r}{reason}")
-    grids, rows = {}, {}
+    rows = {}
     for name in adapters:
-        grids[name] = open_mapped(folder / f"{name}.safetensors", GRIDS)
-        row_of = {path: row for row, path in enumerate(_files(samples, name))}
+        row_of = media.rows[name]
         rows[name] = np.array([row_of.get(samples[i].media.get(name), -1) for i in used])
-    return PreparedData([samples[i] for i in used], grids, rows, skipped)
+    return PreparedData([samples[i] for i in used], media.grids, rows, skipped)
 
 
-def _fingerprint(manifest, samples: list[Sample], adapters) -> str:
-    """Changes whenever the prepared grids would, or the form they are kept in."""
-    state = hashlib.sha256(b"safetensors" + Path(manifest).read_bytes())
-    state.update(
-        json.dumps({n: a.settings() for n, a in adapters.items()}, sort_keys=True).encode()
+def read_media(
+    files: dict[str, list[Path]],
+    adapters: dict,
+    cache: Path | str,
+    name: str = "media",
+    workers: int = 2,
+) -> Media:
+    """Read files, or reuse the cache.
+
+    Args:
+        files: of each modality; one that comes again is read once.
+        adapters: name -> adapter.
+        cache: folder; each state of the files gets a folder of its own.
+        name: what that folder's name begins with.
+        workers: processes that read.
+    """
+    files = {modality: list(dict.fromkeys(files.get(modality, ()))) for modality in adapters}
+    folder = Path(cache) / f"{name}-{_fingerprint(files, adapters)}"
+    with one_at_a_time(cache):
+        if not (folder / "done.json").is_file():
+            _read_all(files, adapters, folder, workers)
+    bad = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    return Media(
+        {name: open_mapped(folder / f"{name}.safetensors", GRIDS) for name in adapters},
+        {m: {path: row for row, path in enumerate(paths)} for m, paths in files.items()},
+        {Path(path): reason for path, reason in bad.items()},
     )
-    for sample in samples:
-        for path in sample.media.values():
+
+
+def _fingerprint(files: dict[str, list[Path]], adapters) -> str:
+    """Changes whenever the prepared grids would, or the form they are kept in."""
+    settings = {name: adapter.settings() for name, adapter in adapters.items()}
+    state = hashlib.sha256(b"safetensors by file" + json.dumps(settings).encode())
+    for name in adapters:
+        for path in files[name]:
             try:
                 status = os.stat(path)
-                state.update(f"{status.st_size}.{status.st_mtime_ns};".encode())
+                stamp = f"{status.st_size}.{status.st_mtime_ns}"
             except OSError:
-                state.update(b"missing;")
+                stamp = "missing"
+            state.update(f"{name}\0{path}\0{stamp}\0".encode(errors="surrogatepass"))
     return state.hexdigest()[:16]
 
 
-def _files(samples: list[Sample], modality: str) -> list[Path]:
-    """Files of a modality in the order of the rows, each once however many rows name it."""
-    return list(dict.fromkeys(s.media[modality] for s in samples if modality in s.media))
-
-
-def _read_all(samples: list[Sample], adapters, folder: Path, workers: int):
-    """Read all media into ``folder``, which appears only when it is whole."""
+def _read_all(files: dict[str, list[Path]], adapters, folder: Path, workers: int):
+    """Read all files into ``folder``, which appears only when it is whole."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     bad: dict[str, str] = {}
     jobs = []
     for name, adapter in adapters.items():
-        paths = _files(samples, name)
+        paths = files[name]
         shape = (len(paths), *adapter.geometry.shape)
         create_mapped(partial / f"{name}.safetensors", GRIDS, shape)
         for start in range(0, len(paths), CHUNK):

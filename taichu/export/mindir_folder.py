@@ -40,7 +40,7 @@ def export_mindir(folder: Path | str, out: Path | str) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         for name, (cell, inputs) in graphs_of(model).items():
             ms.export(cell, *inputs, file_name=str(out / name), file_format="MINDIR")
-    settings = model.config, model.adapters, model.vocabulary.tokenizer
+    settings = model.config, model.adapters, model.vocabulary.tokenizer, model.template
     write_export(out, "mindir", model.score_scale, *settings)
     return out
 

@@ -3,7 +3,8 @@
 OUT/embed.onnx  read.onnx  step.onnx  encode.<modality>.onnx  decode.<modality>.onnx
 OUT/weights.safetensors   all graphs' weights, once
 OUT/export.json           what computes them, and alignment's scale
-OUT/config.json, preprocessor_config.json, tokenizer.*   as in the model's folder
+OUT/config.json, preprocessor_config.json, tokenizer.*, and chat_template.jinja where there is one
+    as in the model's folder
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from taichu.config import ModelConfig
+from taichu.data.conversations.template import read_template
 from taichu.export.backbone_graphs import BackboneGraphs
 from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
@@ -50,7 +52,7 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
     graphs += codec_graphs(folder, config, adapters, weights)
     write_graphs(graphs, weights, out)
     scale = float(np.exp(tensors["log_scale"][0]))
-    write_export(out, "onnx", scale, config, adapters, tokenizer)
+    write_export(out, "onnx", scale, config, adapters, tokenizer, read_template(folder))
     return out
 
 

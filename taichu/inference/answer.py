@@ -23,6 +23,8 @@ class Answer:
         sampling: how tokens are chosen.
         draws: numbers in [0, 1) for it.
         start: the coordinate of the first token, behind the condition's last.
+        opening: the first token, where it is not the one that opens a span.
+        end: ids that end a text, where it is not the one that closes a span.
 
     Attributes:
         spans: (modality, ids) of those that are whole.
@@ -39,9 +41,13 @@ class Answer:
         sampling: Sampling,
         draws: np.random.Generator,
         start: int,
+        opening: int | None = None,
+        end: tuple[int, ...] = (),
     ):
         self.vocabulary, self.adapters, self.sampling = vocabulary, adapters, sampling
         self.draws, self.coordinate, self.waiting = draws, start, deque(into)
+        self.opening, self.end = opening, end or (vocabulary.close(TEXT),)
+        self.text_ids = range(vocabulary.pieces) if end else vocabulary.ranges[0]
         self.spans: list[tuple[str, list[int]]] = []
         self.log_likelihood, self.done, self.cut_off = 0.0, False, False
         self.fed = vocabulary.pad, (0, 0, 0)  # of a row that is done: it must feed something
@@ -62,10 +68,11 @@ class Answer:
     def take(self, token: int, log_likelihood: float):
         """Note the token that was chosen."""
         self.log_likelihood += log_likelihood
-        if token == self.vocabulary.close(TEXT):
+        self.ids.append(token)
+        if self.modality == TEXT and tuple(self.ids[-len(self.end) :]) == self.end:
+            del self.ids[-len(self.end) :]
             self._close()
             return
-        self.ids.append(token)
         self.queue.append((token, self._place(len(self.ids) - 1)))
         stopped = self.modality == TEXT and self._is_stopped()
         if stopped or len(self.ids) == self.length:
@@ -88,11 +95,14 @@ class Answer:
         self.modality, self.ids = self.waiting.popleft(), []
         self.length = self._length_of(self.modality)
         if self.modality == TEXT:
-            self.allowed = self.vocabulary.ranges[0]
+            self.allowed = self.text_ids
         else:
             self.allowed = self.vocabulary.codes(self.modality)
             self.coordinates = self.adapters[self.modality].geometry.coordinates()
-        self.queue.append((self.vocabulary.open(self.modality), (self.coordinate,) * 3))
+        opening, self.opening = self.opening, None
+        if opening is None:
+            opening = self.vocabulary.open(self.modality)
+        self.queue.append((opening, (self.coordinate,) * 3))
 
     def _length_of(self, modality: str) -> int:
         if modality == TEXT:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from taichu.config import ModelConfig
+from taichu.data.conversations.template import ChatTemplate, read_template, write_template
 from taichu.errors import ExportError
 from taichu.inference.unified_model import UnifiedModel
 from taichu.storage.model_folder import (
@@ -23,6 +24,7 @@ def write_export(
     config: ModelConfig,
     adapters: dict,
     tokenizer: Tokenizer,
+    template: ChatTemplate | None,
 ):
     """Write what a folder holds beside its graphs.
 
@@ -31,6 +33,8 @@ def write_export(
         score_scale: of `UnifiedModel`.
     """
     write_settings(folder, config, adapters, tokenizer)
+    if template:
+        write_template(folder, template)
     write_json(folder / SETTINGS, {"format": graphs, "score_scale": score_scale})
 
 
@@ -67,6 +71,7 @@ class ExportedModel(UnifiedModel):
             raise ExportError(f"{self.folder / SETTINGS}: format must be {self.graphs!r}")
         super().__init__(read_config(self.folder), read_tokenizer(self.folder))
         self._score_scale = float(settings["score_scale"])
+        self.template = read_template(self.folder)
 
     @property
     def score_scale(self) -> float:

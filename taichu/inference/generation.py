@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taichu.data.conversations.tokens import Opening
 from taichu.data.layout import Segment, lay_out
 from taichu.data.packing import pack_rows
 from taichu.errors import GenerationError
@@ -50,7 +51,8 @@ def generate(
     Args:
         model: a `taichu.inference.unified_model.UnifiedModel`.
         into: "text" or a grid modality; or several, made one behind the other in this order.
-        contents: modality -> grid or string; an empty dict means from nothing.
+        contents: modality -> grid or string; an empty dict means from nothing. Or an `Opening` of
+            a conversation, where text is made.
         sampling: how tokens are chosen.
 
     Returns:
@@ -163,8 +165,8 @@ class Decoding:
         observed = [model.observe(content) for content in contents]
         self.answers = [
             answer
-            for i, spans in enumerate(observed)
-            for answer in begin_answers(model, into, spans, sampling, first + i)
+            for i, (content, spans) in enumerate(zip(contents, observed))
+            for answer in begin_answers(model, into, spans, sampling, first + i, content)
         ]
         self.guidance = sampling.guidance
         self.guided = sampling.guidance != 1.0 and any(observed)
@@ -199,15 +201,19 @@ class Decoding:
         choose_next(self.answers, logits)
 
 
-def begin_answers(model, into, spans: tuple, sampling: Sampling, number: int = 0) -> list[Answer]:
+def begin_answers(
+    model, into, spans: tuple, sampling: Sampling, number: int = 0, content=None
+) -> list[Answer]:
     """The candidates' answers to one condition, nothing made yet.
 
     Args:
         into: modalities, in the order in which they are made.
         spans: what the condition observes.
         number: of the condition, which its draws depend on.
+        content: the condition, where it is an `Opening` of a conversation.
     """
     start = first_coordinate(model, spans)
+    how = (content.token, content.end) if isinstance(content, Opening) else ()
     return [
         Answer(
             model.vocabulary,
@@ -216,6 +222,7 @@ def begin_answers(model, into, spans: tuple, sampling: Sampling, number: int = 0
             sampling,
             np.random.default_rng((sampling.seed, number, candidate)),
             start,
+            *how,
         )
         for candidate in range(sampling.candidates)
     ]

@@ -8,6 +8,7 @@ import numpy as np
 from ascend.device_matrix import one_rank
 from ascend.ranks import read_ranks
 from taichu.config import ModelConfig
+from taichu.data.conversations.template import read_template, write_template
 from taichu.data.packing import PackedBatch
 from taichu.data.prepared import spread
 from taichu.errors import CheckpointError
@@ -53,13 +54,14 @@ class Taichu(UnifiedModel):
             of_tower = cut_prefix(parameters, prefix)
             load_parameters(of_tower, load_tensors(path)[0], path)
         load_codecs(model.codecs, model.config, folder)
+        model.template = read_template(folder)
         return model
 
     def save_pretrained(self, folder: Path | str):
-        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors,
-        one codecs/<modality>.safetensors a modality and towers/<modality>.safetensors of those with
-        a tower; any tool that knows safetensors can read them. Of several ranks all have to call
-        this, and the first writes."""
+        """Write config.json, preprocessor_config.json, the tokenizer's file, model.safetensors, one
+        codecs/<modality>.safetensors a modality, towers/<modality>.safetensors of those with a
+        tower, and chat_template.jinja where the model has one; any tool that knows safetensors can
+        read them. Of several ranks all have to call this, and the first writes."""
         folder, tensors = Path(folder), gather_tensors(self.backbone)
         if not read_ranks().first:
             return
@@ -72,12 +74,14 @@ class Taichu(UnifiedModel):
         save_tensors(folder / "model.safetensors", own)
         save_codecs(self.codecs, self.config, folder)
         write_settings(folder, self.config, self.adapters, self.vocabulary.tokenizer)
+        if self.template:
+            write_template(folder, self.template)
 
     def measure(self, grids: dict[str, np.ndarray]):
         """Set the scale of each modality's patches by the grids (n, T, Y, X, C) of the training
-        data; to be called once, before training."""
+        data, where no training has set it; to be called before training."""
         for scale, (name, adapter) in zip(self.backbone.patch_scales, self.adapters.items()):
-            if self.backbone.reads and len(grids.get(name, ())):
+            if self.backbone.reads and len(grids.get(name, ())) and not scale.measured:
                 scale.measure(adapter.geometry.patchify(spread(grids[name])))
 
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:
@@ -114,6 +118,10 @@ class Taichu(UnifiedModel):
         run = self.compiled(f"decode.{modality}", codec.decode)
         patches = run_in_batches(run, codes.astype(np.int32), codec.samples)
         return np.clip(geometry.unpatchify(patches), -1, 1)
+
+    def forget_graphs(self):
+        """Have all graphs compiled again; after the backbone's Cells were changed."""
+        self._compiled = {}
 
     def compiled(self, name: str, function):
         """The function as one compiled graph a shape, kept from call to call."""

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from taichu.config import ModelConfig
+from taichu.data.conversations.template import ChatTemplate
+from taichu.data.conversations.tokens import Opening
 from taichu.data.layout import Segment, Span
 from taichu.data.packing import BatchShape, Layout, PackedBatch, pack
 from taichu.errors import GenerationError
+from taichu.inference.chat import open_chat, read_messages, until_turn_ends
 from taichu.inference.generation import generate, stream
 from taichu.inference.sampling import Sampling
 from taichu.storage.model_folder import create_adapters
@@ -26,6 +29,9 @@ class UnifiedModel(ABC):
     Args:
         config: sizes; ``config.pieces`` is set to what the tokenizer has, and spare ones.
         tokenizer: of its text.
+
+    Attributes:
+        template: that conversations are written with; None: the model is not one to chat with.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
@@ -33,6 +39,7 @@ class UnifiedModel(ABC):
         self.vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
+        self.template: ChatTemplate | None = None
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
@@ -117,6 +124,22 @@ class UnifiedModel(ABC):
             raise GenerationError("a stream is of single inputs, and of one candidate")
         return stream(self, self.read(conditions[0]), sampling)
 
+    def chat(self, messages: list[dict], sampling: Sampling | None = None) -> str:
+        """The assistant's answer to a conversation, in the form that the chat template gives it.
+
+        Args:
+            messages: ``role`` ("system", "user", "assistant") and ``content``: a string, or a list
+                of ``{"type": "text", "text": ..}`` and ``{"type": "image", "image": path}``.
+            sampling: see `Sampling`.
+
+        Raises:
+            GenerationError: the model has no chat template, or a message is malformed.
+            TemplateError: the template refuses the messages. MediaError: a file cannot be read.
+        """
+        opening = open_chat(self, read_messages(messages, self.adapters))
+        sampling = until_turn_ends(sampling or Sampling(), self.template)
+        return generate(self, TEXT, [opening], sampling)[0].text
+
     def read(self, condition: dict) -> dict:
         """Modality -> path or string, to modality -> grid or string."""
         return {
@@ -124,9 +147,11 @@ class UnifiedModel(ABC):
             for name, value in condition.items()
         }
 
-    def observe(self, content: dict | list[tuple]) -> tuple[Span, ...]:
+    def observe(self, content: dict | list[tuple] | Opening) -> tuple[Span, ...]:
         """The spans of a segment that observes grids and strings: modality -> one of them, or pairs
-        of a modality and one, where a modality comes more than once."""
+        of a modality and one, where a modality comes more than once; or a conversation's."""
+        if isinstance(content, Opening):
+            return content.spans
         spans = []
         for name, value in content.items() if isinstance(content, dict) else content:
             if name == TEXT:

@@ -59,6 +59,7 @@ class Backbone(nn.Cell):
         blocks = [keep(Block(config), n // part.shape[0]) for n in range(config.depth)]
         self.blocks = nn.CellList(blocks)
         self.own_blocks = tuple(range(part.start[0], part.start[0] + part.shape[0]))
+        self.prefix = None  # what all tokens see besides (`taichu.tuning.prefix`), if anything
         self.norm = keep(AddRmsNorm(D, config.norm_epsilon), last)
         self.head = None
         if not config.tied:
@@ -84,11 +85,18 @@ class Backbone(nn.Cell):
 
     def run_blocks(self, x_ND, branch_ND, coords_BL3, segment_BL, span_BL):
         """What the last of the blocks, or of this pipeline stage's, returns."""
-        cos_NK, sin_NK = self.turn(coords_BL3)
+        where = (*self.turn(coords_BL3), segment_BL, span_BL)
+        prefixes = self.prefixes()
         for n in self.own_blocks:
-            block = self.blocks[n]
-            x_ND, branch_ND = block(x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL)
+            x_ND, branch_ND = self.blocks[n](x_ND, branch_ND, *where, *prefixes[n])
         return x_ND, branch_ND
+
+    def prefixes(self):
+        """Of each block (keys, values (P, G, K), bias (P,)) of P places that all tokens see before
+        those of their segment; as a rule of no place, ()."""
+        if self.prefix is None:
+            return ((),) * len(self.blocks)
+        return self.prefix(self)
 
     def normalise(self, x_ND, branch_ND):
         """What `decode` and `embed` read, of what the last block returned."""

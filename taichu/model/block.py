@@ -14,6 +14,7 @@ from ascend.sharding import Part
 from taichu.config import ModelConfig
 from taichu.model.matrices import draw_matrix, whole, zeros
 from taichu.model.mixture_of_experts import ExpertFeedForward
+from taichu.model.prefixed_attention import PrefixedAttention
 
 
 class Linear(nn.Cell):
@@ -42,6 +43,11 @@ class Linear(nn.Cell):
         self.matmul, self.whole = operators.Matmul(), whole(self.weight)
         axis = device_matrix().tensor if split == "inputs" else Axis("tensor")
         self.sum = operators.collective(operators.SumOutputs, axis)
+
+    @property
+    def linear(self) -> "Linear":
+        """Itself; what tuning methods put in its place says it of the one that they hold."""
+        return self
 
     def construct(self, x_NI):
         y_NO = self.sum(self.matmul(x_NI, self.whole(self.weight)))
@@ -103,15 +109,21 @@ class Attention(nn.Cell):
             self.key_norm = NormedRotary(K, config.norm_epsilon)
         else:
             self.rotary = operators.rotary()
-        self.attention = operators.attention()
+        self.attention, self.prefixed = operators.attention(), PrefixedAttention()
 
-    def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL):
+    def construct(self, x_ND, cos_NK, sin_NK, segment_BL, span_BL, *prefix):
         q_NHK, k_NGK, v_NGK = self.project(x_ND, cos_NK, sin_NK)
         if self.sequence > 1:
             out_NHK = self.swapped(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
         else:
-            out_NHK = self.attention(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
+            out_NHK = self.look(q_NHK, k_NGK, v_NGK, segment_BL, span_BL, *prefix)
         return self.join_heads(out_NHK)
+
+    def look(self, q_NHK, k_NGK, v_NGK, segment_BL, span_BL, *prefix):
+        """What each token finds among those that it sees, a prefix's where there is one."""
+        if prefix:
+            return self.prefixed(q_NHK, k_NGK, v_NGK, segment_BL, span_BL, *prefix)
+        return self.attention(q_NHK, k_NGK, v_NGK, segment_BL, span_BL)
 
     def swapped(self, q_NHK, k_NGK, v_NGK, segment_BL, span_BL):
         """The attention of a share of the tokens, by all tokens of a share of the heads."""
@@ -173,9 +185,9 @@ class Block(nn.Cell):
         self.feed_forward_norm = AddRmsNorm(config.width, config.norm_epsilon)
         self.feed_forward = (ExpertFeedForward if config.experts else FeedForward)(config)
 
-    def construct(self, x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL):
+    def construct(self, x_ND, branch_ND, cos_NK, sin_NK, segment_BL, span_BL, *prefix):
         x_ND, y_ND = self.attention_norm(x_ND, branch_ND)
-        branch_ND = self.attention(y_ND, cos_NK, sin_NK, segment_BL, span_BL)
+        branch_ND = self.attention(y_ND, cos_NK, sin_NK, segment_BL, span_BL, *prefix)
         return self.feed(x_ND, branch_ND, segment_BL)
 
     def feed(self, x_ND, branch_ND, segment_BL=None):

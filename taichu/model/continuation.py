@@ -14,6 +14,7 @@ from ascend.operators.attention import by_head
 from ascend.operators.masked import MASKED
 from taichu.data.packing import PackedBatch
 from taichu.model.backbone import Backbone
+from taichu.model.prefixed_attention import put_before
 
 
 class Continuation(nn.Cell):
@@ -32,17 +33,21 @@ class Continuation(nn.Cell):
         self.type = backbone.matmul.type
 
     def read(self, ids_CL, source_CL, coords_CL3, segment_CL, span_CL, *patches_NP):
-        """Keys and values (C, H, L, K) of each block, of rows that hold one segment each."""
+        """Keys and values (C, H, L, K) of each block, of rows that hold one segment each; of a
+        prefix's P places before them too, (C, H, P + L, K)."""
         backbone, (C, L) = self.backbone, ids_CL.shape
         x_ND, branch_ND = backbone.read_tokens(ids_CL, source_CL, *patches_NP)
         cos_NK, sin_NK = backbone.turn(coords_CL3)
-        kept = ()
-        for block in backbone.blocks:
-            attention = block.attention
+        kept, prefixes = (), backbone.prefixes()
+        for i in range(len(backbone.blocks)):
+            block, attention, prefix = backbone.blocks[i], backbone.blocks[i].attention, prefixes[i]
             x_ND, y_ND = block.attention_norm(x_ND, branch_ND)
             q, k, v = attention.project(y_ND, cos_NK, sin_NK)
-            kept += (by_head(k, C, L, attention.heads), by_head(v, C, L, attention.heads))
-            seen_NHK = attention.attention(q, k, v, segment_CL, span_CL)
+            keys, values = by_head(k, C, L, attention.heads), by_head(v, C, L, attention.heads)
+            if prefix:
+                keys, values = put_before(prefix[0], keys), put_before(prefix[1], values)
+            kept += (keys, values)
+            seen_NHK = attention.look(q, k, v, segment_CL, span_CL, *prefix)
             x_ND, branch_ND = block.feed(x_ND, attention.join_heads(seen_NHK), segment_CL)
         return kept
 
@@ -62,6 +67,10 @@ class Continuation(nn.Cell):
         here = (numbers_n == made).astype(self.type).reshape((n, 1))
         later = (numbers_n > made).astype(ms.float32) * MASKED
         padding_CL = (segment_CL == 0).astype(ms.float32) * MASKED
+        if backbone.prefix is not None:
+            bias_P = backbone.prefix.bias()
+            bias_CP = ops.broadcast_to(bias_P, (segment_CL.shape[0], bias_P.shape[0]))
+            padding_CL = ops.concat((bias_CP, padding_CL), 1)
         x_RD = backbone.look_up(ids_R).astype(self.type)
         branch_RD = ops.zeros_like(x_RD)
         cos_RK, sin_RK = backbone.turn(coords_R3)

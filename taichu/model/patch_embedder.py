@@ -58,6 +58,10 @@ class PatchScale(nn.Cell):
         self.mean = ms.Parameter(np.zeros((tokens, patch_size), np.float32), requires_grad=False)
         self.deviation = ms.Parameter(np.ones(1, np.float32), requires_grad=False)
 
+    @property
+    def measured(self) -> bool:
+        return bool(self.mean.asnumpy().any()) or float(self.deviation.asnumpy()[0]) != 1
+
     def measure(self, patches_STP: np.ndarray):
         """Take the mean of each place's patches, and one deviation of all values, from a sample."""
         values_STP = patches_STP.astype(np.float64)

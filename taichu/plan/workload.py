@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 from ascend.device_matrix import ParallelConfig
 from ascend.rates import DeviceType
-from taichu.config import ModelConfig, load_size
+from taichu.config import ModelConfig
 from taichu.data.batches import parse_group
 from taichu.data.packing import BatchShape
 from taichu.errors import ConfigError
+from taichu.storage.model_folder import read_size
 from taichu.training.blueprint import Blueprint
 from taichu.vocabulary import TEXT
 
@@ -85,7 +86,7 @@ def workload_of(config, device: DeviceType) -> Workload:
     """
     if not hasattr(config, "mixture"):
         raise ConfigError("only recipes that train the backbone are planned, such as pretrain")
-    size = load_size(config.model)
+    size = read_size(config.model)
     blueprint = Blueprint(size, config.mixture)
     ids = blueprint.ids
     number_type = device.number_type if config.precision == "auto" else config.precision

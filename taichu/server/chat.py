@@ -5,10 +5,14 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
+from itertools import islice
 
 import numpy as np
 
 from modality_adapters.errors import MediaError
+from taichu.data.conversations.conversation import Turn
+from taichu.errors import TemplateError
+from taichu.inference.chat import open_chat, until_turn_ends
 from taichu.inference.generation import Generated, begin_answers, finish, settled
 from taichu.runtime import Runtime
 from taichu.runtime.continuous_batching import Prompt
@@ -54,22 +58,32 @@ class ChatCompletions:
         if request.stream and request.candidates > 1:
             raise RequestError("a stream is of one candidate", param="candidates")
         sampling = request.sampling
+        chatting = self.model.template is not None and request.modalities == [TEXT]
+        if chatting:
+            sampling = until_turn_ends(sampling, self.model.template)
         if sampling.candidates > 1 and not sampling.temperature:
             raise RequestError("candidates need a temperature above 0", param="candidates")
-        parts = []
+        parts, roles = [], []
         for number, message in enumerate(request.messages):
             given = "content" if message.parts is None else "parts"
             param = f"messages[{number}].{given}"
-            parts += parse_parts(getattr(message, given), param, self.model.adapters)
+            found = parse_parts(getattr(message, given), param, self.model.adapters)
+            parts += found
+            roles.append((message.role, len(found)))
         condition = await read_parts(parts, self.limits, self.hosts, self.media)
 
         def prompt() -> Prompt:
-            spans, into = self.model.observe(condition), tuple(request.modalities)
+            content = open_chat(self.model, as_turns(roles, condition)) if chatting else condition
+            spans, into = self.model.observe(content), tuple(request.modalities)
             numbers = range(request.n)
-            begun = [begin_answers(self.model, into, spans, sampling, n) for n in numbers]
+            begun = [begin_answers(self.model, into, spans, sampling, n, content) for n in numbers]
             return Prompt(spans, [answer for answers in begun for answer in answers])
 
-        job = Job(await asyncio.to_thread(prompt), self.limits.seconds, request.stream)
+        try:
+            prompted = await asyncio.to_thread(prompt)
+        except TemplateError as error:
+            raise RequestError(str(error), param="messages") from None
+        job = Job(prompted, self.limits.seconds, request.stream)
         self.engine.submit(job)
         self.metrics.tokens.labels("given").inc(job.prompt.length)
         return Completion(self, request, condition, suffixes, job)
@@ -214,6 +228,15 @@ class Completion:
     def _body(self, kind: str, choices: list) -> dict:
         head = {"id": self.id, "object": kind, "created": self.created}
         return head | {"model": self.request.model, "choices": choices}
+
+
+def as_turns(roles: list[tuple[str, int]], condition: list[tuple]) -> tuple[Turn, ...]:
+    """A conversation of the roles that speak, each so many parts of the condition."""
+    parts = iter(condition)
+    return tuple(
+        Turn("system" if role == "developer" else role, tuple(islice(parts, count)))
+        for role, count in roles
+    )
 
 
 class Told:

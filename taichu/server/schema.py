@@ -34,7 +34,8 @@ class Message(BaseModel):
     """One message. Its parts are checked where they are read, so that a fault is named well.
 
     Attributes:
-        role: all are read alike.
+        role: read where the model was tuned on conversations and text is asked for, alone; all are
+            read alike otherwise.
         content: a string or parts. parts: of an answer that is sent back, in place of its content.
     """
 

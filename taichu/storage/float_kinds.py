@@ -32,5 +32,7 @@ def narrow(values: np.ndarray, kind: str) -> np.ndarray:
 
 def _narrow_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = values.view(np.uint32)
+    if not (bits & 0xFFFF).any():
+        return (bits >> 16).astype(np.uint16)
     nearest = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # of two as near, the even one
     return np.where(np.isnan(values), bits >> 16 | 0x40, nearest).astype(np.uint16)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import taichu
 from modality_adapters import create_adapter
-from taichu.config import ModelConfig, build
+from taichu.config import ModelConfig, build, load_size
 from taichu.errors import CheckpointError, ConfigError
 from taichu.tokenizer import FORMS, Tokenizer
 
@@ -44,6 +44,15 @@ def read_config(folder: Path) -> ModelConfig:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     return config
+
+
+def read_size(name: str) -> ModelConfig:
+    """The settings of a model folder, or of a size; see `taichu.config.load_size`.
+
+    Raises:
+        CheckpointError: a file of the folder is missing or malformed. ConfigError: no such size.
+    """
+    return read_config(Path(name)) if Path(name, "config.json").is_file() else load_size(name)
 
 
 def create_adapters(config: ModelConfig) -> dict:

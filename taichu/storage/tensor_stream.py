@@ -119,7 +119,7 @@ class Streamed:
     @classmethod
     def of(cls, array: np.ndarray) -> "Streamed":
         """An array, as float32."""
-        values = np.ascontiguousarray(array, np.float32)
+        values = np.asarray(array, np.float32, order="C")
         return cls("F32", values.shape, lambda: [values.reshape(-1)])
 
 

@@ -88,7 +88,7 @@ class Objective(nn.Cell):
         else:
             parts += [ops.zeros((), ms.float32), ops.zeros((), ms.float32)]
         if self.decoding:
-            logits_MV = self.backbone.decode(self.rows(hidden_ND, positions))
+            logits_MV = self.logits(hidden_ND, positions)
             losses_M = self.cross_entropy(logits_MV, targets, ranges)
             loss = loss + (losses_M * weights).sum()
             parts += self.by_modality(losses_M, targets, weights)
@@ -98,6 +98,10 @@ class Objective(nn.Cell):
         for part in parts:
             row += (part.reshape((1,)),)
         return loss, ops.concat(row)
+
+    def logits(self, hidden_ND, positions):
+        """Of what is to be decoded, (M, V)."""
+        return self.backbone.decode(self.rows(hidden_ND, positions))
 
     def contrast(self, left_EC, right_EC, group_E, caption_E):
         """Symmetric InfoNCE (CLIP 2103.00020, fig. 3; VALOR eq. 2) within each group.

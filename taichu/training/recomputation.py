@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ascend.operators.order import After
+from taichu.errors import ConfigError
 from taichu.training.stage import Stage
 
 
@@ -22,6 +23,9 @@ class RecomputedGradient(nn.Cell):
         stage: the stage, or all of an objective.
         parameters: those whose gradients are wanted, in order.
 
+    Raises:
+        ConfigError: blocks share parameters.
+
     Inputs and output: as there; where there is no other stage, nothing is received or returned.
     """
 
@@ -35,6 +39,8 @@ class RecomputedGradient(nn.Cell):
         ]
         inside = [p for held in self.in_block for p in held]
         place = {p.name: n for n, p in enumerate(inside)}
+        if len(place) < len(inside):
+            raise ConfigError("train.recompute: not where blocks share parameters (Compacter)")
         self.outside = ms.ParameterTuple([p for p in parameters if p.name not in place])
         self.backwards = tuple(reversed(range(len(self.in_block))))
         place |= {p.name: len(inside) + n for n, p in enumerate(self.outside)}

@@ -6,6 +6,7 @@ from mindspore import nn, ops
 from ascend.loss_scale import LossScale, scale_loss
 from taichu.errors import ConfigError
 from taichu.training.objectives import Objective
+from taichu.training.r_drop import RDropObjective
 
 
 class Stage(nn.Cell):
@@ -19,13 +20,20 @@ class Stage(nn.Cell):
         loss_scale: what the loss is multiplied by while gradients are taken; None: nothing.
 
     Raises:
-        ConfigError: the objective is another, such as a codec's.
+        ConfigError: the objective is another, such as a codec's, or needs what a stage has not.
     """
 
     def __init__(self, objective: Objective, loss_scale: LossScale | None = None):
         super().__init__(auto_prefix=False)
         if not isinstance(objective, Objective):
             raise ConfigError("train.recompute: only the backbone's blocks can be recomputed")
+        if isinstance(objective, RDropObjective):
+            raise ConfigError("train.recompute and parallel.pipeline: not with R-Drop")
+        dropouts = [c for _, c in objective.cells_and_names() if isinstance(c, nn.Dropout)]
+        if any(dropout.p for dropout in dropouts):
+            raise ConfigError("train.recompute: not with dropout, whose masks would differ")
+        if objective.backbone.prefix is not None:
+            raise ConfigError("train.recompute and parallel.pipeline: not with a prefix or prompts")
         self.objective, self.backbone = objective, objective.backbone
         self.loss_scale = loss_scale
 

@@ -27,7 +27,8 @@ class TrainingStep(nn.Cell):
         graphs: folder of compiled graphs, see `taichu.training.compile_cache`.
 
     Where products are computed in float16, the loss is scaled while gradients are taken. A call
-    whose gradients are not finite changes no parameter and no moment.
+    whose gradients are not finite changes no parameter and no moment. Dropout is active in steps
+    alone: what is evaluated, embedded or generated meanwhile has none.
 
     Attributes:
         meanwhile: called, where it is not None, when an update has been started and is waited for.
@@ -54,6 +55,8 @@ class TrainingStep(nn.Cell):
             stage = Stage(objective, self.loss_scale)
             self.recomputed = RecomputedGradient(stage, optimizer.parameters)
         self.calls, self.meanwhile = 0, None
+        cells = objective.cells_and_names()
+        self.dropouts = [cell for _, cell in cells if isinstance(cell, nn.Dropout)]
         self.wait = UpdateWait(optimizer)
         self.gathered, self.assign, self.each = None, assign(), ops.HyperMap()
         if accumulate > 1:
@@ -65,13 +68,23 @@ class TrainingStep(nn.Cell):
     def __call__(self, *arrays):
         self.calls += 1
         if self.calls % self.accumulate:
-            return self._gather(*arrays)
+            return self.with_dropout(self._gather, arrays)
         before = self.wait.started()
-        outputs = self._update(*arrays)
+        outputs = self.with_dropout(self._update, arrays)
         if self.meanwhile:
             self.meanwhile()
         self.wait.sleep(before)
         return outputs
+
+    def with_dropout(self, graph, arrays):
+        """A graph holds what its Cells are set to when it is compiled, by its first call."""
+        for dropout in self.dropouts:
+            dropout.set_train(True)
+        try:
+            return graph(*arrays)
+        finally:
+            for dropout in self.dropouts:
+                dropout.set_train(False)
 
     def evaluate(self, *arrays):
         """(loss, parts) of a batch; nothing is updated."""

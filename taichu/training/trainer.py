@@ -68,6 +68,7 @@ class Trainer:
         title: what the progress bar is called.
         graphs: folder of compiled graphs, see `taichu.training.compile_cache`.
         profile: steps to be profiled, if any.
+        make_optimizer: makes the optimizer, called as `AdamW` is; such as a tuning method's own.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Trainer:
         title: str = "training",
         graphs: Path | str | None = None,
         profile: ProfileConfig | None = None,
+        make_optimizer: Callable[..., AdamW] = AdamW,
     ):
         self.objective, self.batches, self.part_names = objective, batches, part_names
         self.config, self.out, self.validate, self.title = config, Path(out), validate, title
@@ -88,7 +90,7 @@ class Trainer:
         self.checkpoints = CheckpointFolder(self.out / "checkpoints", self.ranks)
         self.log_path = self.out / "metrics.jsonl" if self.ranks.first else Path(os.devnull)
         self.profile = profile
-        self.optimizer = AdamW(
+        self.optimizer = make_optimizer(
             objective.trainable_params(),
             config.rate,
             config.beta1,
@@ -281,6 +283,7 @@ class Trainer:
     def _state(self) -> dict[str, ms.Parameter]:
         optimizer = self.optimizer
         state = [*optimizer.parameters, *optimizer.first, *optimizer.second, optimizer.global_step]
+        state += optimizer.others
         if self.training_step.loss_scale:
             state += self.training_step.loss_scale.get_parameters()
         return {parameter.name: parameter for parameter in state}

@@ -215,7 +215,8 @@ def test_assign():
 
 
 def test_adamw(on_ascend):
-    """Three steps, the second of gradients that are not finite, clipped and with a scale."""
+    """Three steps, the second of gradients that are not finite, clipped and with a scale;
+    one parameter's rate is thrice the other's."""
     numbers, decays, kinds = (0.8, 0.9, 1e-3, 2.0), (0.1, 0.0), ((), ())
 
     def states():
@@ -229,7 +230,7 @@ def test_adamw(on_ascend):
 
     made = []
     for form in (AscendUpdate, PlainUpdate):
-        update, state = form(numbers, decays, kinds), states()
+        update, state = form(numbers, decays, kinds, (1.0, 3.0)), states()
         steps = ms.Parameter(ms.Tensor([0], ms.int32), "steps")
         norms = []
         for number, bad in enumerate((0.0, np.inf, 0.0)):

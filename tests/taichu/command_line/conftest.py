@@ -32,14 +32,7 @@ def select():
     """select(graph, key=value ...): the kernels of one of pretrain's graphs on an Ascend."""
 
     def select(graph: str, *overrides: str, **settings):
-        command = [
-            sys.executable,
-            "-m",
-            "taichu.command_line.dry_compile",
-            "Ascend",
-            graph,
-            "pretrain",
-        ]
-        return select_kernels([*command, *overrides], **settings)
+        program = [sys.executable, "-m", "taichu.command_line.dry_compile"]
+        return select_kernels([*program, "Ascend", graph, "pretrain", *overrides], **settings)
 
     return select

@@ -45,6 +45,31 @@ def test_check_finds_every_fault(taichu, tmp_path):
     assert f"{path}: 2 good rows, 7 problems" in result.error
 
 
+def test_check_of_conversations(taichu, tmp_path):
+    image = create_adapter("image", {"shape": [1, 32, 32, 3], "patch": [1, 8, 8]})
+    image.write(np.zeros((1, 32, 32, 3)), tmp_path / "good.png")
+    (tmp_path / "text.png").write_text("this is text")
+
+    def row(file, asked="<image>?"):
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "x"}]
+        return {"image": file, "conversations": turns}
+
+    path = tmp_path / "rows" / "x.json"
+    path.parent.mkdir()
+    rows = [row("good.png"), row("text.png"), row("good.png", "?"), row("no.png")]
+    path.write_text(json.dumps(rows))
+    result = taichu("data", "check", path, "--folder", tmp_path)
+    assert result.code == 1
+    expected = ["image: ", "0 <image> in the text, 1 in 'image'", "image: "]
+    found = result.out.splitlines()
+    assert len(found) == 3
+    for number, line, reason in zip((2, 3, 4), found, expected):
+        assert line.startswith(f"{path}: entry {number}: {reason}")
+    assert "text.png: " in found[0] and found[2].endswith("no.png: no such file")
+    assert f"{path}: llava: entry 1 has 'conversations' and 'image'" in result.error
+    assert f"{path}: 1 good rows, 3 problems" in result.error
+
+
 def test_check_of_good_data(taichu, digits):
     result = taichu("data", "check", digits)
     rows = len(digits.read_text(encoding="utf-8").splitlines())

@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from taichu.data.batches import Batches, MixtureConfig, parse_group
 from taichu.config import load_size
+from taichu.data.batches import Batches, MixtureConfig, parse_group
 from taichu.data.digits.captions import parse
+from taichu.data.prepared import prepare
 from taichu.errors import ConfigError
 from taichu.storage.model_folder import create_adapters
-from taichu.data.prepared import prepare
 from taichu.tokenizer import train_tokenizer
 from taichu.vocabulary import Vocabulary
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from taichu.errors import ManifestError
 from taichu.data.manifest import read_manifest
+from taichu.errors import ManifestError
 
 MODALITIES = ("image", "audio")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from taichu.errors import CheckpointError
 from taichu.data.mapped_tensor import create_mapped, open_mapped
+from taichu.errors import CheckpointError
 
 KINDS = {"F16": np.float16, "F32": np.float32, "I32": np.int32}
 

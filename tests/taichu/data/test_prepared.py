@@ -8,8 +8,8 @@ import pytest
 
 from modality_adapters import create_adapter
 from taichu.data import prepared
-from taichu.errors import ManifestError
 from taichu.data.prepared import prepare
+from taichu.errors import ManifestError
 
 MODALITIES = {
     "image": {"shape": [1, 16, 16, 3], "patch": [1, 8, 8]},

@@ -6,11 +6,18 @@ import json
 import numpy as np
 import openai
 import pytest
+import requests
 
 from modality_adapters import create_adapter
+from taichu.data.conversations.template import DEFAULT, ChatTemplate
 from taichu.inference.sampling import Sampling
 from taichu.server.parts import MIME
 
+# ends an answer with text that the tokenizer spells in several pieces
+MARKED = (
+    "{% for m in messages %}{{ m.role + ':\n' + m.content + '##\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+)
 MODALITIES = ("text", "image", "audio", "video", "shape3d")
 
 
@@ -242,3 +249,54 @@ def test_what_cannot_be_written_is_said_and_the_rest_is_kept(post, runtime, monk
         assert parts[1]["image_url"]["url"].startswith("data:image/png")
     message = {"role": "assistant", "parts": parts}
     assert post(messages=[message]).ok
+
+
+@pytest.fixture(params=[DEFAULT, MARKED], ids=["default", "marked"])
+def chatting(runtime, serving, request):
+    """A client of a server whose model was tuned on conversations."""
+    runtime.template = ChatTemplate(request.param)
+    try:
+        with serving(runtime) as address:
+            yield openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+    finally:
+        runtime.template = None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_is_read_as_the_template_writes_it(
+    chatting, runtime, media, parts, tmp_path, stream
+):
+    path = paths_of(media, tmp_path)["image"]
+    seen = {"type": "image", "image": path}
+    text = {"type": "text", "text": "a red seven?"}
+    turns = [{"role": "system", "content": "left"}, {"role": "user", "content": [seen, text]}]
+    turns += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "top?"}]
+    sent = [*turns[:1], *user(parts["image"], text), *turns[2:]]
+    expected = runtime.chat(turns, Sampling(temperature=1.0, seed=3, pieces=9))
+    settings = {"max_tokens": 9, "temperature": 1.0, "seed": 3, "stream": stream}
+    made = chatting.chat.completions.create(model="tiny", messages=sent, **settings)
+    said = made if stream else [made]
+    choices = [chunk.choices[0] for chunk in said]
+    texts = [c.delta.content if stream else c.message.content for c in choices]
+    assert "".join(text or "" for text in texts) == expected
+    # media are made as before, from all parts in order
+    expected = runtime.generate("audio", text="top?", image=path).save(tmp_path / "x.wav")
+    asked = user({"type": "text", "text": "top?"}, parts["image"])
+    made = chatting.chat.completions.create(model="tiny", messages=asked, modalities=["audio"])
+    assert base64.b64decode(made.choices[0].message.audio.data) == expected.read_bytes()
+
+
+def test_what_the_template_refuses(runtime, serving):
+    runtime.template = ChatTemplate(
+        "{% if messages|length > 2 %}{{ raise_exception('too many') }}"
+        "{% endif %}{% for m in messages %}{{ m.content }}|{% endfor %}"
+    )
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "a"}] * 3}
+    try:
+        with serving(runtime) as address:
+            made = requests.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+    finally:
+        runtime.template = None
+    assert made.status_code == 400
+    error = made.json()["error"]
+    assert error["message"] == "template: too many" and error["param"] == "messages"

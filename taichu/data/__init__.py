@@ -1,0 +1,1 @@
+"""From files to packed batches: manifests, prepared grids, layouts, packing."""

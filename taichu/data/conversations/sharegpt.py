@@ -1,0 +1,53 @@
+"""``conversations`` of ``from`` and ``value``: ShareGPT's, and LLaVA's, whose media are ``image``.
+
+{"id": "1", "image": "7.png", "conversations": [
+    {"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A seven."}]}
+"""
+
+from taichu.data.conversations.conversation import MEDIA, Draft, Source, Turn, draft, fill
+from taichu.errors import ConversationError
+
+ROLES = {"human": "user", "user": "user", "system": "system"}
+ROLES |= dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "assistant")
+ROLES |= dict.fromkeys(("tool", "observation", "function_response"), "tool")
+
+
+def recognise(row: dict) -> str | None:
+    """Why a row may be of this format."""
+    return "has 'conversations'" if isinstance(row.get("conversations"), list) else None
+
+
+def recognise_llava(row: dict) -> str | None:
+    """LLaVA's: the same with one column a modality, named in the singular."""
+    column = next((name for name in MEDIA if name in row), None)
+    return f"has 'conversations' and {column!r}" if recognise(row) and column else None
+
+
+def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
+    """A row\'s turns.
+
+    Raises:
+        ConversationError, ManifestError: it is malformed.
+    """
+    if not isinstance(row.get("conversations"), list):
+        raise ConversationError("'conversations' must be a list")
+    if row.get("tools"):
+        raise ConversationError("'tools' are not read")
+    drafts = [_draft(turn, f"conversations[{i}]") for i, turn in enumerate(row["conversations"])]
+    if row.get("system"):
+        drafts.insert(0, draft("system", row["system"], False, "'system'"))
+    return [fill(drafts, row, source)]
+
+
+def _draft(turn, what: str) -> Draft:
+    speaker = turn.get("from") if isinstance(turn, dict) else None
+    if not isinstance(speaker, str):
+        raise ConversationError(f"{what} must be an object with 'from' and 'value'")
+    if speaker not in ROLES:
+        raise ConversationError(f"{what}: 'from' is {speaker!r}, and none of {', '.join(ROLES)}")
+    role = ROLES[speaker]
+    loss = turn.get("loss")
+    if loss not in (None, 0, 1):
+        raise ConversationError(f"{what}: 'loss' must be true or false, not {loss!r}")
+    learned = role == "assistant" if loss is None else bool(loss)
+    return draft(role, turn.get("value"), learned, f"{what}.value")

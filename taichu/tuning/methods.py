@@ -1,0 +1,37 @@
+"""All methods, by the names that recipes give them."""
+
+from taichu.tuning.adalora import AdaLora
+from taichu.tuning.bitfit import BitFit
+from taichu.tuning.bottleneck import Bottleneck
+from taichu.tuning.compacter import Compacter
+from taichu.tuning.dora import Dora
+from taichu.tuning.freeze import Freeze
+from taichu.tuning.ia3 import Ia3
+from taichu.tuning.lora import Lora
+from taichu.tuning.p_tuning_v2 import PTuningV2
+from taichu.tuning.prefix import PrefixTuning
+from taichu.tuning.prompt import PromptTuning
+
+METHODS = {
+    "lora": Lora,
+    "dora": Dora,
+    "adalora": AdaLora,
+    "ia3": Ia3,
+    "prefix": PrefixTuning,
+    "p_tuning_v2": PTuningV2,
+    "prompt": PromptTuning,
+    "bottleneck": Bottleneck,
+    "compacter": Compacter,
+    "bitfit": BitFit,
+    "freeze": Freeze,
+}
+
+
+def method_of(content: dict) -> type:
+    """The class that a PEFT folder's settings are of; None where there is no such."""
+    kind = content.get("peft_type")
+    if kind == "LORA":
+        return Dora if content.get("use_dora") else Lora
+    if kind == "PREFIX_TUNING":
+        return PTuningV2
+    return {cls.peft_type: cls for cls in METHODS.values()}.get(kind)

@@ -1,0 +1,208 @@
+"""Adapters in PEFT's layout: adapter_config.json and one adapter_model.safetensors with all that
+was trained, ``modules_to_save`` too.
+
+The blocks' maps go by their names in Hugging Face's models (`taichu.tuning.peft_names`), so that an
+adapter of a converted language model serves `peft` and `transformers`, and one of theirs serves
+here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from taichu.errors import CheckpointError, ConfigError, TuningError
+from taichu.model.backbone import Backbone
+from taichu.storage.model_folder import read_json, write_json
+from taichu.storage.tensor_file import load_tensors, save_tensors
+from taichu.tuning.method import LinearMethod, Method, linear_maps
+from taichu.tuning.methods import method_of
+from taichu.tuning.patterns import select, select_parameters
+from taichu.tuning.peft_names import from_peft, to_peft
+from taichu.tuning.tuned import Tuned, fingerprint, require_effect
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+WEIGHTS = ("lora_A", "lora_B")  # PEFT keeps LoRA's as maps of their own, so as their weights
+MODULE_LISTS = ("target_modules", "feedforward_modules")
+# keys that say nothing of what an adapter computes
+NOTES = {"peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path"}
+NOTES |= {"revision", "inference_mode", "megatron_core", "qalora_group_size"}
+NOTES |= {"init_ia3_weights", "ensure_weight_tying"}
+# beginnings of LoRA that leave the base as it is
+BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a folder holds.
+
+    Attributes:
+        path: of the folder.
+        method: with its settings.
+        tensors: all that was trained, by our path.
+    """
+
+    path: Path
+    method: Method
+    tensors: dict[str, np.ndarray]
+
+
+def save_adapter(tuned: Tuned, folder: Path | str, base: str = "") -> Path:
+    """Write what was trained.
+
+    Args:
+        tuned: after training.
+        folder: is made.
+        base: the base model's folder or name, for who reads it.
+
+    Raises:
+        TuningError: nothing was changed. DiskFullError: there is no room.
+    """
+    folder, method = Path(folder), tuned.method
+    maps, tensors = linear_maps(tuned.backbone), tuned.tensors()
+    content = {
+        "peft_type": method.peft_type,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base or None,
+        "revision": None,
+        "inference_mode": True,
+        "modules_to_save": list(method.modules_to_save) or None,
+    }
+    for key, patterns in method.module_lists().items():
+        content[key] = shortest(select(patterns, maps, key), maps)
+    folder.mkdir(parents=True, exist_ok=True)
+    by_key = {to_key(name, method): tensor for name, tensor in tensors.items()}
+    save_tensors(folder / TENSORS, by_key, {"base": tuned.fingerprint()})
+    write_json(folder / CONFIG, {**content, **method.settings()})
+    return folder
+
+
+def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Parameter]) -> Adapter:
+    """Read what `save_adapter` or `peft` wrote.
+
+    Args:
+        folder: the adapter's.
+        backbone: of the model that it is for; other adapters may have been put into it.
+        base: the model's own parameters, by path, as they are without any.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor is missing, extra or misshapen.
+        ConfigError: a setting is malformed.
+        TuningError: the adapter is of another base, of a kind or a setting that is not understood,
+            or changes nothing.
+    """
+    folder = Path(folder)
+    by_key, notes = load_tensors(folder / TENSORS)
+    maps = linear_maps(backbone)
+    filled = [p for p in maps if any(key.startswith(f"{PREFIX}{to_peft(p)}.") for key in by_key)]
+    method = read_method(folder / CONFIG, list(maps), filled)
+    wanted = method.shapes(backbone, base)
+    for name in select_parameters(method.modules_to_save, base, f"{folder}: modules_to_save"):
+        wanted[name] = tuple(base[name].shape)
+    tensors, where = {}, folder / TENSORS
+    for name, shape in wanted.items():
+        key = to_key(name, method)
+        if key not in by_key:
+            raise CheckpointError(f"{where}: tensor {key!r} is missing")
+        tensors[name] = by_key.pop(key).astype(np.float32)
+        if tensors[name].shape != tuple(shape):
+            raise CheckpointError(
+                f"{where}: tensor {key!r} has shape {list(tensors[name].shape)}, "
+                f"the model wants {list(shape)}"
+            )
+    for key in by_key:
+        raise CheckpointError(f"{where}: tensor {key!r} is not part of this adapter")
+    own = fingerprint(base, tensors)
+    if notes.get("base", own) != own:
+        raise TuningError(
+            f"{folder}: was trained for another base, whose weights have the checksum "
+            f"{notes['base']}; this model's have {own}"
+        )
+    arrays = {name: p.asnumpy() for name, p in base.items() if needed(name, tensors)}
+    require_effect(method, tensors, arrays, str(folder))
+    return Adapter(folder, method, tensors)
+
+
+def needed(name: str, tensors) -> bool:
+    """Whether a base's parameter is one that an adapter changes."""
+    around = name.rpartition(".")[0]
+    return name in tensors or any(tensor.startswith(f"{around}.") for tensor in tensors)
+
+
+def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
+    """The method that an adapter_config.json describes.
+
+    Args:
+        path: of the file.
+        maps: paths of the model's linear maps.
+        filled: those of them that the adapter has tensors for; they are what a regular expression
+            names, which is not run, as it comes from outside.
+    """
+    content = read_json(path)
+    cls = method_of(content)
+    if cls is None:
+        raise TuningError(f"{path}: peft_type {content.get('peft_type')!r} is not known")
+    beginning = content.pop("init_lora_weights", None)
+    if beginning not in BEGINNINGS:
+        raise TuningError(
+            f"{path}: init_lora_weights {beginning!r} has changed the base's weights; save the "
+            "adapter by peft with path_initial_model_for_weight_conversion"
+        )
+    lists = {key: read_list(content, key, path) for key in MODULE_LISTS if content.get(key)}
+    if isinstance(fully := read_list(content, "modules_to_save", path), str):
+        raise ConfigError(f"{path}: modules_to_save: must be a list of names")
+    # what is not set says nothing, of whatever it is
+    content = {
+        key: value
+        for key, value in content.items()
+        if key not in NOTES and value not in (None, "", "none", [], {}) and value is not False
+    }
+    if issubclass(cls, LinearMethod) and not lists.get("target_modules"):
+        raise TuningError(f"{path}: target_modules: names nothing")
+    for key, named in lists.items():
+        if isinstance(named, str):
+            content[key] = filled
+            continue
+        for module in named:
+            if not any(is_named(to_peft(map_), [module]) for map_ in maps):
+                raise TuningError(f"{path}: {key}: the model has no {module!r}")
+        content[key] = [map_ for map_ in maps if is_named(to_peft(map_), named)]
+    content["modules_to_save"] = [from_peft(name) for name in fully]
+    return cls.of_settings(content, str(path))
+
+
+def read_list(content: dict, key: str, path: Path) -> list[str] | str:
+    """A list of names, or an expression for them, taken out of settings."""
+    named = content.pop(key, None) or []
+    if isinstance(named, str) and key != "feedforward_modules":
+        return named
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(f"{path}: {key}: must be a list of names")
+    return named
+
+
+def is_named(path: str, named: list[str]) -> bool:
+    """Whether a module is named, as PEFT does by a list: by the end of its path."""
+    return any(path == name or path.endswith(f".{name}") for name in named)
+
+
+def shortest(paths: list[str], maps: dict) -> list[str]:
+    """The last names of modules, where they name no others; else the whole paths."""
+    theirs = [to_peft(path) for path in paths]
+    ends = list(dict.fromkeys(path.rpartition(".")[2] for path in theirs))
+    every = [to_peft(path) for path in maps]
+    return ends if [p for p in every if is_named(p, ends)] == theirs else theirs
+
+
+def to_key(name: str, method: Method) -> str:
+    """The name of a tensor in the file."""
+    path, _, last = name.rpartition(".")
+    if not path:
+        return name if method.brings(name) else PREFIX + name
+    return f"{PREFIX}{to_peft(path)}.{last}" + (".weight" if takes_weight(last, method) else "")
+
+
+def takes_weight(last: str, method: Method) -> bool:
+    return method.peft_type == "LORA" and last in WEIGHTS
