@@ -49,8 +49,8 @@ class Backbone(nn.Cell):
         table = IdTable(rows, vocabulary_size, levels, D)
         self.table = keep(table, first, last) if config.tied else keep(table, first)
         scales, embedders = [], []
-        for name, (T, P) in zip(config.modalities, grids):
-            tower = config.towers.get(name)
+        for n, (T, P) in enumerate(grids):
+            tower = config.tower_of(n)
             scales.append(OwnScale() if tower else PatchScale(P, T))
             embedders.append(TowerEmbedder(tower, P, T, D) if tower else PatchEmbedder(P, T, D))
         self.patch_scales = nn.CellList([keep(scale, first) for scale in scales])
@@ -186,8 +186,8 @@ def count_parameters(
     digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
     heads = (config.table_rows(vocabulary_size) + digits) * D * (1 if config.tied else 2)
     reading = 0
-    for name, (T, P) in zip(config.modalities, grids):
-        tower = config.towers.get(name)
+    for n, (T, P) in enumerate(grids):
+        tower = config.tower_of(n)
         if tower:
             shapes = *tower_shapes(tower, T, P).values(), *projector_shapes(tower, D).values()
             reading += sum(map(math.prod, shapes))
