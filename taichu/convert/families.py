@@ -132,10 +132,9 @@ def _head_size(settings: Settings, family: Family, width: int, heads: int) -> in
 
 def _refuse_windows(settings: Settings, family: Family, longest: int | None):
     """A window changes nothing where it is as long as the longest row; a shorter one does, and no
-    operator of ours has one."""
+    operator of ours has one. Qwen's is used with use_sliding_window only, and LLaMA has none."""
     window = settings.count("sliding_window", family.window)
-    own = family.window is not None  # Qwen's is used with use_sliding_window only, LLaMA has none
-    if own and window is not None and window < (longest or math.inf):
+    if family.window and window and window < (longest or math.inf):
         raise settings.error(
             "sliding_window",
             f"is {window}, less than max_position_embeddings: attention to a part of a row is not "
