@@ -21,8 +21,10 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "
 MODALITIES = {"clip": "image", "siglip": "image", "whisper": "audio"}  # that each kind reads
 
 # keys that are known with one meaning only
-ONLY = {"num_channels": 3, "add_cross_attention": False, "chunk_size_feed_forward": 0}
-ONLY |= {"pruned_heads": {}, "quantization_config": None, "is_encoder_decoder": False}
+ONLY = {"add_cross_attention": False, "chunk_size_feed_forward": 0}
+ONLY |= {"pruned_heads": {}, "quantization_config": None}
+ONLY_OF_IMAGES = ONLY | {"num_channels": 3, "is_encoder_decoder": False}
+ONLY_OF_SOUNDS = ONLY | {"is_encoder_decoder": True, "scale_embedding": False}
 # besides those of language models, keys that say nothing of what the encoder computes
 SILENT = set(SILENT_NAMES.split()) | {
     "cross_attention_hidden_size",
@@ -33,6 +35,14 @@ SILENT = set(SILENT_NAMES.split()) | {
     "tie_word_embeddings",
     "vision_use_head",
 }
+# of Whisper, those of its decoder, of its training and of what is made with it, too
+SILENT_OF_SOUNDS = """
+activation_dropout alignment_heads apply_spec_augment begin_suppress_tokens classifier_proj_size
+decoder_attention_heads decoder_ffn_dim decoder_layerdrop decoder_layers decoder_start_token_id
+encoder_layerdrop forced_decoder_ids init_std lang_ids mask_feature_length mask_feature_min_masks
+mask_feature_prob mask_time_length mask_time_min_masks mask_time_prob max_target_positions
+median_filter_width num_hidden_layers use_weighted_layer_sum vocab_size
+"""
 FORM = {"clip": "crop", "siglip": "stretch"}  # of the image adapter
 COLOURS = {  # mean and deviation where preprocessor_config.json is missing
     "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
@@ -120,11 +130,7 @@ def _vision(settings: Settings, folder: Path, kind: str, choice: TowerChoice) ->
         projector=choice.projector,
         frozen=choice.frozen,
     )
-    for key, value in ONLY.items():
-        given = settings.take(key, object, value)
-        if given is not None and given != value:
-            raise settings.error(key, f"is {given!r}; only {value!r} is known")
-    settings.refuse_rest(SILENT)
+    _refuse_rest(settings, ONLY_OF_IMAGES, SILENT)
     seen = size // patch * patch  # of SigLIP's 384 pixels, patches of 14 cover 378
     if not seen or (clip and seen != size):
         raise settings.error("patch_size", f"is {patch}; it must divide image_size={size}")
@@ -178,8 +184,6 @@ def _whisper(settings: Settings, folder: Path, choice: TowerChoice) -> TowerSett
         settings.count("num_mel_bins", 80),
         settings.count("max_source_positions", 1500),
     )
-    if settings.take("scale_embedding", bool, False):
-        raise settings.error("scale_embedding", "is true; only false is known")
     if pooled < 1 or positions % pooled:
         raise settings.error(
             "max_source_positions", f"is {positions}, which {pooled} does not divide"
@@ -198,6 +202,7 @@ def _whisper(settings: Settings, folder: Path, choice: TowerChoice) -> TowerSett
         projector=choice.projector,
         frozen=choice.frozen,
     )
+    _refuse_rest(settings, ONLY_OF_SOUNDS, SILENT | set(SILENT_OF_SOUNDS.split()))
     if path.is_file():
         sound = Settings(read_json(path), path)
         for key, value in {**SOUND, "feature_size": bands}.items():
@@ -205,6 +210,14 @@ def _whisper(settings: Settings, folder: Path, choice: TowerChoice) -> TowerSett
                 raise sound.error(key, f"is {sound.content[key]!r}; it must be {value}")
     shape, patch = [2 * positions, 1, bands, 1], [2 * pooled, 1, bands]
     return TowerSettings(tower, {"form": "whisper", "shape": shape, "patch": patch}, published)
+
+
+def _refuse_rest(settings: Settings, only: dict, silent: set[str]):
+    for key, value in only.items():
+        given = settings.take(key, object, value)
+        if given is not None and given != value:
+            raise settings.error(key, f"is {given!r}; only {value!r} is known")
+    settings.refuse_rest(silent)
 
 
 def _activation(settings: Settings, key: str, default: str) -> str:

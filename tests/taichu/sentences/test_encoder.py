@@ -25,7 +25,7 @@ TEXTS = [
     "Someone in a gorilla costume is playing a set of drums.",
     "",
     "One sentence that is rather longer than all of the others, " * 6,
-] * 3
+]
 
 
 @pytest.fixture(scope="module")
