@@ -109,13 +109,13 @@ def tower_settings(choice: TowerChoice) -> TowerSettings:
 def _vision(settings: Settings, folder: Path, kind: str, choice: TowerChoice) -> TowerSettings:
     clip, published = kind == "clip", settings.count("num_hidden_layers", 12)
     depth = _depth(settings, "num_hidden_layers", published, choice, published - clip)
-    size = settings.count("image_size", 224)
+    width, size = settings.count("hidden_size", 768), settings.count("image_size", 224)
     patch = settings.count("patch_size", 32 if clip else 16)
     mean, deviation = _colours(folder, kind, size)
     tower = TowerConfig(
-        width=settings.count("hidden_size", 768),
+        width=width,
         depth=depth,
-        heads=settings.count("num_attention_heads", 12),
+        heads=_heads(settings, "num_attention_heads", 12, width),
         hidden=settings.count("intermediate_size", 3072),
         activation=_activation(
             settings, "hidden_act", "quick_gelu" if clip else "gelu_pytorch_tanh"
@@ -147,6 +147,13 @@ def _depth(settings: Settings, key: str, published: int, choice: TowerChoice, de
     return depth
 
 
+def _heads(settings: Settings, key: str, default: int, width: int) -> int:
+    heads = settings.count(key, default)
+    if width % heads:
+        raise settings.error(key, f"is {heads}; it must divide {width}")
+    return heads
+
+
 def _colours(folder: Path, kind: str, size: int) -> tuple[list[float], list[float]]:
     """Mean and deviation of the colours, from 0 to 1, by preprocessor_config.json, whose other
     settings must be what the adapter does."""
@@ -157,9 +164,10 @@ def _colours(folder: Path, kind: str, size: int) -> tuple[list[float], list[floa
     sides = {"height": size, "width": size}
     sizes = [size, sides]
     known = {"do_resize": [True], "do_rescale": [True], "do_normalize": [True], "resample": [3]}
+    known |= {"rescale_factor": [1 / 255]}
     if kind == "clip":
         known |= {"do_center_crop": [True], "crop_size": sizes}
-        known |= {"size": [size, {"shortest_edge": size}, sides]}
+        known |= {"size": [size, {"shortest_edge": size}]}
     else:
         known |= {"do_center_crop": [False, None], "size": sizes}
     for key, values in known.items():
@@ -180,18 +188,16 @@ def _colours(folder: Path, kind: str, size: int) -> tuple[list[float], list[floa
 def _whisper(settings: Settings, folder: Path, choice: TowerChoice) -> TowerSettings:
     path, published = folder / "preprocessor_config.json", settings.count("encoder_layers", 4)
     depth, pooled = _depth(settings, "encoder_layers", published, choice, published), choice.pooled
-    bands, positions = (
-        settings.count("num_mel_bins", 80),
-        settings.count("max_source_positions", 1500),
-    )
+    bands, width = settings.count("num_mel_bins", 80), settings.count("d_model", 384)
+    positions = settings.count("max_source_positions", 1500)
     if pooled < 1 or positions % pooled:
         raise settings.error(
             "max_source_positions", f"is {positions}, which {pooled} does not divide"
         )
     tower = TowerConfig(
-        width=settings.count("d_model", 384),
+        width=width,
         depth=depth,
-        heads=settings.count("encoder_attention_heads", 6),
+        heads=_heads(settings, "encoder_attention_heads", 6, width),
         hidden=settings.count("encoder_ffn_dim", 1536),
         activation=_activation(settings, "activation_function", "gelu"),
         norm_epsilon=1e-5,

@@ -66,6 +66,9 @@ def tower_tensors(folder: Path, settings: TowerSettings) -> dict[str, Streamed]:
             `taichu.convert.sharded_tensors.find_tensors`.
     """
     tower, tensors = settings.tower, find_tensors(folder, NUMBERS)
+    if settings.published_depth > len(tensors):  # of which names alone would fill the memory
+        layers = f"{settings.published_depth:,} layers"
+        raise CheckpointError(f"{folder}: config.json names {layers}, of {len(tensors)} tensors")
     shape, patch = settings.adapter["shape"], settings.adapter["patch"]
     geometry = GridGeometry(tuple(shape), tuple(patch))
     shapes = tower_shapes(tower, geometry.tokens, geometry.patch_size)

@@ -115,6 +115,9 @@ def _read_tokenizer(path: Path, pieces: int, longest: int):
 
 def _tensors(folder: Path, config: BertConfig) -> dict[str, StoredTensor]:
     tensors, found, read = find_tensors(folder, ("position_ids",)), {}, set()
+    if config.depth > len(tensors):  # of which names alone would fill the memory
+        layers = f"{config.depth:,} layers"
+        raise CheckpointError(f"{folder}: config.json names {layers}, of {len(tensors)} tensors")
     prefix = "bert." if f"bert.{TOP['pieces']}" in tensors else ""
     for ours, (theirs, shape) in _names(config).items():
         name = prefix + theirs

@@ -96,6 +96,7 @@ def test_real_sentences_have_their_published_vectors(minilm, cpu):
         ("config.json", {"model_type": "roberta"}, "model_type is 'roberta'; it must be bert"),
         ("config.json", {"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' is known"),
         ("config.json", {"num_hidden_layers": 3}, "encoder.layer.2.attention.self.query.weight"),
+        ("config.json", {"num_hidden_layers": 10**9}, "names 1,000,000,000 layers, of"),
         ("config.json", {"num_hidden_layers": 1}, "it is not part of bert"),
         ("config.json", {"hidden_size": 96}, "config.json wants"),
         ("config.json", {"num_attention_heads": 7}, "num_attention_heads is 7; it must divide 48"),
