@@ -66,6 +66,9 @@ def main(config: Config) -> Path:
     data = prepare(config.manifest, "train", size.modalities, config.cache)
     if config.start:
         model = start_from(config.start, size)
+    elif size.towers:
+        named = ", ".join(size.towers)
+        raise ConfigError(f"start: the towers of {named} want a folder that `taichu convert` wrote")
     else:
         model = Taichu(size, read_tokenizer(config, size, data))
     model.measure(data.grids)

@@ -206,6 +206,10 @@ class ModelConfig:
         """What turned queries and keys are multiplied by."""
         return self.rope_scaling.size if self.rope_scaling else 1.0
 
+    def tower_of(self, number: int) -> TowerConfig | None:
+        """Of the grid modality of a number, in order, if it has one."""
+        return self.towers.get(list(self.modalities)[number]) if self.towers else None
+
     def table_rows(self, vocabulary_size: int) -> int:
         """Rows of the id table of a joint vocabulary of so many ids.
 

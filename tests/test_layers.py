@@ -18,7 +18,7 @@ PACKAGES = [
     ["tuning"],
     ["training", "inference"],
     ["runtime", "export", "convert", "evaluation", "index"],
-    ["report", "plan", "server"],
+    ["report", "plan", "server", "sentences"],
     ["command_line"],
 ]
 

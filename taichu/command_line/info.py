@@ -61,6 +61,16 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
                 f"{geometry.patch_size}; {_parameters(path, exported)}{counts[name]:,} codes",
             )
         )
+        if name in config.towers:
+            tower, path = config.towers[name], folder / "towers" / f"{name}.safetensors"
+            kept = "frozen" if tower.frozen else "trained"
+            lines.append(
+                (
+                    f"{name}'s tower",
+                    f"{tower.kind}, {_parameters(path, exported)}{tower.depth} layers of width "
+                    f"{tower.width}, {kept}; projector {tower.projector}",
+                )
+            )
     return lines
 
 

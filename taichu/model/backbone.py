@@ -49,8 +49,8 @@ class Backbone(nn.Cell):
         table = IdTable(rows, vocabulary_size, levels, D)
         self.table = keep(table, first, last) if config.tied else keep(table, first)
         scales, embedders = [], []
-        for name, (T, P) in zip(grid_names(config, grids), grids):
-            tower = config.towers.get(name)
+        for n, (T, P) in enumerate(grids):
+            tower = config.tower_of(n)
             scales.append(OwnScale() if tower else PatchScale(P, T))
             embedders.append(TowerEmbedder(tower, P, T, D) if tower else PatchEmbedder(P, T, D))
         self.patch_scales = nn.CellList([keep(scale, first) for scale in scales])
@@ -172,11 +172,6 @@ class Backbone(nn.Cell):
         return out_EC * ops.pow(ops.sum(out_EC * out_EC, -1, True) + 1e-12, -0.5)
 
 
-def grid_names(config: ModelConfig, grids: list) -> tuple:
-    """The modality of each grid; None where the config does not name them."""
-    return tuple(config.modalities) or (None,) * len(grids)
-
-
 def count_parameters(
     config: ModelConfig, vocabulary_size: int, grids: list[tuple[int, int]]
 ) -> int:
@@ -191,8 +186,8 @@ def count_parameters(
     digits = sum(sum(config.codecs[name].levels) for name in config.modalities)
     heads = (config.table_rows(vocabulary_size) + digits) * D * (1 if config.tied else 2)
     reading = 0
-    for name, (T, P) in zip(grid_names(config, grids), grids):
-        tower = config.towers.get(name)
+    for n, (T, P) in enumerate(grids):
+        tower = config.tower_of(n)
         if tower:
             shapes = *tower_shapes(tower, T, P).values(), *projector_shapes(tower, D).values()
             reading += sum(map(math.prod, shapes))

@@ -10,6 +10,8 @@ is as in Korthikanti et al. (2205.05198, section 4.2.1) and Ulysses (2309.14509,
 from dataclasses import dataclass
 
 from ascend.device_matrix import ParallelConfig
+from taichu.config import TowerConfig
+from taichu.model.towers.shapes import inside_tower
 from taichu.plan.operations import forwards
 from taichu.plan.parameters import Held
 from taichu.plan.workload import Stage, Workload, stages
@@ -124,12 +126,31 @@ def activations(work: Workload, layout: ParallelConfig, stage: Stage) -> int:
     total += 2 * N * size.head_size * b  # cosines and sines
     if stage.reads:
         total += 4 * N  # which tokens are ids
-        patches = sum(n * P for _, n, P in batch.patches) + sum(T * P for T, P in work.grids)
+        patches = sum(n * P for _, n, P in batch.patches)
+        for (name, n, P), (T, _) in zip(batch.patches, work.grids):
+            tower = work.size.towers.get(name)
+            patches += 0 if tower else T * P
+            total += tower_activations(work, tower, n, T, P) if tower else 0
         total += patches * b * (b < 4)
     if stage.ends:
         total += N * D * b + 4 * N  # the last norm
         total += decoding_activations(work) + alignment_activations(work)
     return total
+
+
+def tower_activations(work: Workload, tower: TowerConfig, n: int, T: int, P: int) -> int:
+    """What backward needs of a tower, nearly, and of its projector; of a frozen one, of that alone.
+    Not held against a compiled step, as other figures are."""
+    W, b, D = tower.width, work.number_bytes, work.size.width
+    kept = n * (W + 2 * D * (tower.projector == "mlp")) * b
+    if tower.frozen:
+        return kept
+    inside = inside_tower(tower, T, P)
+    N = n // T * inside
+    scores = N * tower.heads * (2 * 8 * 4 if work.flash else inside * (4 + b * (b < 4)))
+    # two norms in float32 and what they give, queries, keys, values and what is seen, three hidden
+    layer = N * (2 * W * (4 + b) + 4 * W * b + 3 * tower.hidden * b) + scores
+    return kept + layer * tower.depth
 
 
 def decoding_activations(work: Workload) -> int:

@@ -7,6 +7,8 @@ its bytes take; the assumed share of the peak stands for it.
 from dataclasses import dataclass
 
 from ascend.device_matrix import ParallelConfig
+from taichu.config import TowerConfig
+from taichu.model.towers.shapes import inside_tower
 from taichu.plan.workload import Stage, Workload
 
 
@@ -59,10 +61,32 @@ def block_products(work: Workload, layout: ParallelConfig, blocks: int) -> list[
 def reading_products(work: Workload, layout: ParallelConfig) -> list[Product]:
     """Of patches, which have no gradient, their means, angles, and the spelling of codes."""
     D, N = work.size.width, work.tokens // layout.sequence
-    found = [Product("patches", n, P, D, gradients=1) for _, n, P in work.batch.patches]
-    found += [Product("patches", T, P, D, gradients=1) for T, P in work.grids]
+    found = []
+    for (name, n, P), (T, _) in zip(work.batch.patches, work.grids):
+        if name in work.size.towers:
+            found += tower_products(work.size.towers[name], n, T, P, D)
+        else:
+            found += [Product("patches", rows, P, D, gradients=1) for rows in (n, T)]
     found += [Product("angles", N, 3, work.size.head_size // 2, gradients=0)]
     return found + spelling(work)
+
+
+def tower_products(tower: TowerConfig, n: int, T: int, P: int, D: int) -> list[Product]:
+    """Of n patches in grids of T: of a tower, those inside attention among them, and a projector.
+    Nothing has a gradient in a frozen tower, and in none what it reads."""
+    W, F, K = tower.width, tower.hidden, tower.width // tower.heads
+    inside, sound = inside_tower(tower, T, P), tower.kind == "whisper"
+    N, trained = n // T * inside, not tower.frozen
+    if sound:
+        found = [("towers", 2 * N, 3 * tower.channels, W, 1, trained)]
+        found += [("towers", N, 3 * W, W, 1, 2 * trained)]
+    else:
+        found = [("towers", n, P, W, 1, trained)]
+    of_layers = [(N, W, 4 * W), (N, W, 2 * F), (N * tower.heads, K, 2 * inside)]
+    found += [("towers", *product, tower.depth, 2 * trained) for product in of_layers]
+    found += [("patches", n, W, D, 1, 1 + trained)]
+    found += [("patches", n, D, D, 1, 2)] * (tower.projector == "mlp")
+    return [Product(*product) for product in found]
 
 
 def spelling(work: Workload) -> list[Product]:

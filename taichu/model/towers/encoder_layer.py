@@ -14,24 +14,29 @@ from taichu.model.towers.layer_norm import LayerNorm
 
 
 class TowerAttention(nn.Cell):
-    """Attention within each grid (Vaswani et al., 1706.03762); x (N, W)."""
+    """Attention of all to all tokens of a segment (Vaswani et al., 1706.03762); x (N, W), segment
+    (n, L) int32, where 0 is padding.
 
-    def __init__(self, config: TowerConfig):
+    Args:
+        width: W. heads: H.
+        key_bias: it adds the same to all scores of a query, so Whisper has none.
+    """
+
+    def __init__(self, width: int, heads: int, key_bias: bool = True):
         super().__init__()
-        W, self.heads = config.width, config.heads
+        W, self.heads = width, heads
         self.query, self.value = Linear(W, W, bias=True), Linear(W, W, bias=True)
-        # Whisper's adds the same to all scores of a query, so it has none
-        self.key = Linear(W, W, bias=config.kind != "whisper")
+        self.key = Linear(W, W, bias=key_bias)
         self.output = Linear(W, W, bias=True)
         self.attention = operators.attention()
 
-    def construct(self, x_NW, tokens: int):
+    def construct(self, x_NW, segment_nL):
         N, W = x_NW.shape
         shape = (N, self.heads, W // self.heads)
-        parts = self.query(x_NW), self.key(x_NW), self.value(x_NW)
-        grid_nL = ops.ones((N // tokens, tokens), ms.int32)  # one segment, and one span
-        q_NHK, k_NHK, v_NHK = (parts[0].reshape(shape), *[p.reshape(shape) for p in parts[1:]])
-        return self.output(self.attention(q_NHK, k_NHK, v_NHK, grid_nL, grid_nL).reshape((N, W)))
+        q_NHK = self.query(x_NW).reshape(shape)
+        k_NHK, v_NHK = self.key(x_NW).reshape(shape), self.value(x_NW).reshape(shape)
+        seen_NHK = self.attention(q_NHK, k_NHK, v_NHK, segment_nL, segment_nL)
+        return self.output(seen_NHK.reshape((N, W)))
 
 
 class EncoderLayer(nn.Cell):
@@ -41,14 +46,14 @@ class EncoderLayer(nn.Cell):
         super().__init__()
         W = config.width
         self.attention_norm = LayerNorm(W, config.norm_epsilon)
-        self.attention = TowerAttention(config)
+        self.attention = TowerAttention(W, config.heads, key_bias=config.kind != "whisper")
         self.feed_forward_norm = LayerNorm(W, config.norm_epsilon)
         self.up = Linear(W, config.hidden, bias=True)
         self.activation = ACTIVATIONS[config.activation]()
         self.down = Linear(config.hidden, W, bias=True)
 
-    def construct(self, x_NW, tokens: int):
-        x_NW = x_NW + self.attention(self.attention_norm(x_NW), tokens)
+    def construct(self, x_NW, segment_nL):
+        x_NW = x_NW + self.attention(self.attention_norm(x_NW), segment_nL)
         return x_NW + self.down(self.activation(self.up(self.feed_forward_norm(x_NW))))
 
 
@@ -61,6 +66,7 @@ class Encoder(nn.Cell):
         self.norm = LayerNorm(config.width, config.norm_epsilon) if config.last_norm else None
 
     def construct(self, x_NW, tokens: int):
+        grids_nL = ops.ones((x_NW.shape[0] // tokens, tokens), ms.int32)  # one segment each
         for layer in self.layers:
-            x_NW = layer(x_NW, tokens)
+            x_NW = layer(x_NW, grids_nL)
         return x_NW if self.norm is None else self.norm(x_NW)

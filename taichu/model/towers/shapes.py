@@ -16,7 +16,8 @@ def tower_shapes(config: TowerConfig, tokens: int, patch_size: int) -> dict[str,
         ConfigError: it cannot read such grids.
     """
     config.check_grid(tokens, patch_size)
-    W, C, found = config.width, config.channels, {}
+    W, C = config.width, config.channels
+    found = {"place": (inside_tower(config, tokens, patch_size), W)}
 
     def linear(name: str, inputs: int, outputs: int, bias: bool = True):
         found[f"{name}.weight"] = outputs, inputs
@@ -29,11 +30,9 @@ def tower_shapes(config: TowerConfig, tokens: int, patch_size: int) -> dict[str,
     if config.kind == "whisper":
         linear("convolution_1", 3 * C, W)
         linear("convolution_2", 3 * W, W)
-        found["place"] = tokens * (patch_size // C // 2), W
     else:
         clip = config.kind == "clip"
         linear("patches", patch_size, W, bias=not clip)
-        found["place"] = tokens + clip, W
         if clip:
             found["start"] = (W,)
             norm("first_norm")
@@ -49,6 +48,13 @@ def tower_shapes(config: TowerConfig, tokens: int, patch_size: int) -> dict[str,
     if config.last_norm:
         norm("encoder.norm")
     return found
+
+
+def inside_tower(config: TowerConfig, tokens: int, patch_size: int) -> int:
+    """Places of a grid that its layers see: CLIP's have one more, Whisper's are pooled later."""
+    if config.kind == "whisper":
+        return tokens * (patch_size // config.channels // 2)
+    return tokens + (config.kind == "clip")
 
 
 def projector_shapes(config: TowerConfig, width: int) -> dict[str, tuple[int, ...]]:

@@ -95,7 +95,7 @@ def test_settings(name, keys, said, folder):
         ("clip", {"attention_bias": True}, "vision_config.attention_bias is not known"),
         ("clip", {"patch_size": 7}, "vision_config.patch_size is 7; it must divide image_size=32"),
         ("siglip", {"patch_size": 64}, "vision_config.patch_size is 64"),
-        ("siglip", {"hidden_size": 96}, "config.json wants [96, 3, 8, 8]"),
+        ("siglip", {"hidden_size": 96}, "config.json wants [16, 96]"),
         ("siglip", {"layer_norm_eps": 0}, "layer_norm_eps is 0; it must be a number above 0"),
     ],
 )

@@ -214,3 +214,39 @@ def test_towers_have_no_mindir(converted, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     with pytest.raises(ExportError, match="a model with towers has no MINDIR; export it to onnx"):
         export_mindir(tmp_path / "saved", tmp_path / "exported")
+
+
+def test_the_command(published, encoders, tmp_path, capsys):
+    """A folder that the command wrote is shown, embeds files and says something of them."""
+    import cv2
+    import soundfile
+
+    from taichu.command_line import main
+
+    source, out, random = published("qwen2").folder, tmp_path / "out", np.random.default_rng(0)
+    arguments = ["convert", "--from-hf", str(source), str(out), "--modalities", "video"]
+    arguments += ["--tower", f"image={encoders('siglip').folder},projector=linear,frozen=false"]
+    arguments += ["--tower", f"audio={encoders('whisper').folder},pooled=8"]
+    assert main(arguments) == 0
+    assert main(["info", str(out)]) == 0
+    shown = capsys.readouterr().out
+    counts = {}
+    for name in ("siglip", "whisper"):
+        named = encoders(name).model.named_parameters()
+        counts[name] = sum(p.numel() for n, p in named if not n.startswith("head."))
+    end = "3 layers of width 48, trained; projector linear"
+    assert f"siglip, {counts['siglip']:,} parameters, {end}" in shown
+    end = "2 layers of width 48, frozen; projector mlp"
+    assert f"whisper, {counts['whisper']:,} parameters, {end}" in shown
+    cv2.imwrite(str(tmp_path / "a.png"), random.integers(0, 256, (50, 40, 3), np.uint8))
+    soundfile.write(tmp_path / "a.wav", 0.1 * random.standard_normal(16_000), 16_000)
+    model = Taichu.from_pretrained(out)
+    assert list(model.config.modalities) == ["image", "audio", "video"]
+    files = {"image": str(tmp_path / "a.png"), "audio": str(tmp_path / "a.wav")}
+    assert np.linalg.norm(model.embed(**files)) == pytest.approx(1, abs=1e-5)
+    from taichu.inference.sampling import Sampling
+
+    assert isinstance(model.generate("text", Sampling(pieces=4), **files).text, str)
+    assert main(["convert", "--to-hf", str(out), str(tmp_path / "back")]) == 0
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).is_file()
