@@ -175,9 +175,9 @@ class UnifiedModel(ABC):
             for i in range(0, len(segments), 2)
         ]
         places = EMBED_ROWS * length
+        grids = self.grids.items()
         patches = tuple(
-            (name, places // 2 // a.geometry.tokens * a.geometry.tokens, a.geometry.patch_size)
-            for name, a in self.adapters.items()
+            (n, T * self._room(n, segments, places // 2 // T), P) for n, (T, P) in grids
         )
         shape = BatchShape(EMBED_ROWS, length, 1, places // 16, patches)
         vectors = np.zeros((len(segments), self.config.embedding), np.float32)
@@ -188,6 +188,15 @@ class UnifiedModel(ABC):
                 if first >= 0:
                     vectors[first : first + 2] = made[2 * pair : 2 * pair + 2]
         return vectors[: len(contents)]
+
+    def _room(self, modality: str, segments: list[Segment], most: int) -> int:
+        """Grids of a modality that a batch has room for: where each passes through a tower, seen or
+        not, no more than twice those that there are."""
+        if modality not in self.config.towers:
+            return most
+        spans = (span for segment in segments for span in segment.observed)
+        seen = sum(span.modality == modality for span in spans)
+        return min(most, 1 << max(seen - 1, 0).bit_length())
 
 
 def seeded(sampling: Sampling | None, inputs: dict) -> Sampling:

@@ -250,3 +250,18 @@ def test_the_command(published, encoders, tmp_path, capsys):
     assert main(["convert", "--to-hf", str(out), str(tmp_path / "back")]) == 0
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "back" / name).is_file()
+
+
+def test_no_more_grids_pass_through_a_tower_than_there_are(converted):
+    _, model = converted("siglip")
+    (_, adapter), random, seen = *model.adapters.items(), np.random.default_rng(4), []
+    embed = model.embed_batch
+    model.embed_batch = lambda batch, count: seen.append(batch) or embed(batch, count)
+    shape, tokens = adapter.geometry.shape, adapter.geometry.tokens
+    images = [{"image": random.uniform(-1, 1, shape).astype(np.float32)} for _ in range(5)]
+    together = model.embed_many([*images, {"text": "a"}])
+    alone = np.concatenate([model.embed_many([image]) for image in images])
+    np.testing.assert_allclose(together[:5], alone, atol=1e-5)
+    model.embed_many([{"text": "a"}])
+    # a single content is filled up with itself
+    assert [len(batch.patches[0]) // tokens for batch in seen] == [8, 2, 2, 2, 2, 2, 1]
