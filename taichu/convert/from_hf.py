@@ -24,6 +24,7 @@ from taichu.convert.new_parts import NewParts
 from taichu.convert.sharded_tensors import find_tensors
 from taichu.convert.tower_settings import TowerChoice, TowerSettings, tower_settings
 from taichu.convert.tower_tensors import tower_tensors
+from taichu.data.conversations.template import read_template, write_template
 from taichu.errors import CheckpointError, ConfigError
 from taichu.model.rotary_frequencies import rotary_frequencies
 from taichu.storage.model_folder import codec_settings, create_adapters, read_json, write_settings
@@ -83,6 +84,8 @@ def convert_from_hf(
         for name, made in of_towers.items():
             write_stream(partial / "towers" / f"{name}.safetensors", made)
         _write_model(tensors, config, tokenizer, partial)
+        if template := read_template(folder):
+            write_template(partial, template)
     return Path(out)
 
 

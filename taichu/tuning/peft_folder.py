@@ -12,6 +12,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
+from ascend.ranks import read_ranks
 from taichu.errors import CheckpointError, ConfigError, TuningError
 from taichu.model.backbone import Backbone
 from taichu.storage.model_folder import read_json, write_json
@@ -50,7 +51,7 @@ class Adapter:
 
 
 def save_adapter(tuned: Tuned, folder: Path | str, base: str = "") -> Path:
-    """Write what was trained.
+    """Write what was trained; of several ranks, which hold the same, the first does.
 
     Args:
         tuned: after training.
@@ -62,6 +63,8 @@ def save_adapter(tuned: Tuned, folder: Path | str, base: str = "") -> Path:
     """
     folder, method = Path(folder), tuned.method
     maps, tensors = linear_maps(tuned.backbone), tuned.tensors()
+    if not read_ranks().first:
+        return folder
     content = {
         "peft_type": method.peft_type,
         "task_type": "CAUSAL_LM",

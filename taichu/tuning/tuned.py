@@ -126,6 +126,8 @@ class Tuned:
     def merge(self):
         """Write what was learned into the backbone's own parameters, and take the method out.
 
+        Biases that BitFit has added stay: the model's config is then one with ``bias``.
+
         Raises:
             TuningError: it cannot be merged, or has changed nothing.
         """

@@ -107,9 +107,9 @@ def test_an_error_is_one_line_and_code_1(taichu, cpu, words, message):
 
 
 def test_debug_shows_the_traceback(taichu):
-    from taichu.errors import ManifestError
+    from taichu.errors import TaichuError
 
-    with pytest.raises(ManifestError):
+    with pytest.raises(TaichuError):
         taichu("data", "check", "no.jsonl", "--debug")
 
 

@@ -36,7 +36,8 @@ def test_training_changes_what_is_named_and_the_folder_and_the_merged_model_equa
         same = np.array_equal(parameter.asnumpy(), before[path])
         # what the objective does not read has no gradient
         unread = path.startswith(("projection", "patch_embedders.1", "log_scale"))
-        assert same == (id(parameter) not in trained or unread), path
+        cut = path.endswith("lora_E") and not parameter.asnumpy().any()  # a map may lose all ranks
+        assert same == (id(parameter) not in trained or unread or cut), path
 
     out, loss = one.hidden(), one.loss()
     assert np.abs(out - start).max() > 1e-3
