@@ -3,23 +3,9 @@
 from collections.abc import Iterator
 
 from taichu.config import ModelConfig
+from taichu.model.published_names import THEIRS_TO_OURS
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-# of a block, theirs -> ours
-BLOCK = {
-    "input_layernorm": "attention_norm",
-    "self_attn.q_proj": "attention.query",
-    "self_attn.k_proj": "attention.key",
-    "self_attn.v_proj": "attention.value",
-    "self_attn.o_proj": "attention.output",
-    "self_attn.q_norm": "attention.query_norm",
-    "self_attn.k_norm": "attention.key_norm",
-    "post_attention_layernorm": "feed_forward_norm",
-    "mlp.gate_proj": "feed_forward.gate",
-    "mlp.up_proj": "feed_forward.up",
-    "mlp.down_proj": "feed_forward.down",
-}
 
 # our tensors that no language model has
 NEW = (
@@ -55,7 +41,7 @@ def language_tensors(config: ModelConfig) -> Iterator[tuple[str, str, tuple[int,
         shapes |= {"self_attn.q_norm": (K,), "self_attn.k_norm": (K,)}
     for n in range(config.depth):
         for part, shape in shapes.items():
-            theirs, ours = f"model.layers.{n}.{part}", f"blocks.{n}.{BLOCK[part]}"
+            theirs, ours = f"model.layers.{n}.{part}", f"blocks.{n}.{THEIRS_TO_OURS[part]}"
             yield f"{theirs}.weight", f"{ours}.weight", shape
             if config.bias and part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
                 yield f"{theirs}.bias", f"{ours}.bias", shape[:1]
