@@ -15,7 +15,7 @@ import numpy as np
 
 from ascend.device import choose_device
 from ascend.device_matrix import ParallelConfig, choose_device_matrix
-from ascend.operators import describe_forms
+from ascend.operators import AdamW, describe_forms
 from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
 from taichu.config import ModelConfig
@@ -73,8 +73,21 @@ def main(config: Config) -> Path:
         model = Taichu(size, read_tokenizer(config, size, data))
     model.measure(data.grids)
     load_codecs(model.codecs, size, config.codecs)
+    train(model, data, config)
+    model.save_pretrained(out / "model")
+    return out / "model"
 
-    mixture = config.mixture
+
+def train(model: Taichu, data: PreparedData, config, make_optimizer=AdamW):
+    """Train what of a model's backbone is to be trained.
+
+    Args:
+        data: the training split.
+        config: a `Config`, or another recipe's with these of its fields: manifest, out, cache,
+            mixture, train, profile, validation_batches, seed.
+        make_optimizer: see `Trainer`.
+    """
+    mixture, skipped = config.mixture, data.skipped
     decoding = mixture.grouped_weight > 0 or mixture.joint_weight > 0
 
     def draw(part: PreparedData) -> Batches:
@@ -84,9 +97,9 @@ def main(config: Config) -> Path:
                 codes[name] = model.encode_grids(name, grids)
         return Batches(part, model.vocabulary, model.adapters, codes, mixture, config.seed)
 
-    batches, skipped = draw(data), data.skipped
+    batches = draw(data)
     try:
-        test = prepare(config.manifest, "test", size.modalities, config.cache)
+        test = prepare(config.manifest, "test", model.config.modalities, config.cache)
         test_batches, skipped = draw(test), skipped + test.skipped
     except (ManifestError, ConfigError) as error:
         print(f"no validation: {error}", flush=True)
@@ -111,17 +124,16 @@ def main(config: Config) -> Path:
         batches,
         part_names,
         config.train,
-        out / "training" / "backbone",
+        Path(config.out) / "training" / "backbone",
         validate if test_batches else None,
         "backbone",
         Path(config.cache) / "graphs",
         config.profile,
+        make_optimizer,
     )
     trainer.run()
-    model.save_pretrained(out / "model")
     if skipped:
         print(f"{len(skipped)} rows were skipped:", *skipped, sep="\n  ", flush=True)
-    return out / "model"
 
 
 def start_from(folder: str, size: ModelConfig) -> Taichu:

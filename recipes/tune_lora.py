@@ -1,0 +1,76 @@
+"""Tune a small share of a model's parameters on a manifest, by any method of `taichu.tuning`.
+
+    taichu train tune_lora start=runs/demo/model manifest=my/manifest.jsonl method.name=dora
+
+What is trained is printed, and saved as an adapter in PEFT's layout; `taichu merge` makes a model
+of it. The three trainings are those of pretrain.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+
+from ascend.device import choose_device
+from ascend.operators import describe_forms
+from ascend.precision import choose_precision
+from recipes import pretrain
+from taichu.config import build, nearest
+from taichu.data.batches import MixtureConfig
+from taichu.data.prepared import prepare
+from taichu.errors import ConfigError
+from taichu.inference.pretrained import Taichu
+from taichu.training.profiling import ProfileConfig
+from taichu.training.trainer import TrainConfig
+from taichu.tuning.adalora import AdaLora
+from taichu.tuning.method import Method
+from taichu.tuning.methods import METHODS
+from taichu.tuning.peft_folder import save_adapter
+from taichu.tuning.tuned import tune
+
+
+@dataclass(frozen=True)
+class Config:
+    start: str
+    manifest: str
+    out: str
+    cache: str
+    method: dict
+    mixture: MixtureConfig
+    train: TrainConfig
+    profile: ProfileConfig | None = None
+    validation_batches: int = 8
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+
+
+def main(config: Config) -> Path:
+    """Tune; returns the adapter's folder."""
+    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
+    print(describe_forms(), flush=True)
+    ms.set_seed(config.seed)
+    method = method_of(config)
+
+    model = Taichu.from_pretrained(config.start)
+    data = prepare(config.manifest, "train", model.config.modalities, config.cache)
+    tuned = tune(model.backbone, method)
+    print(tuned, flush=True)
+    pretrain.train(model, data, config, method.optimizer)
+    return save_adapter(tuned, Path(config.out) / "adapter", config.start)
+
+
+def method_of(config: Config) -> Method:
+    """The method of a name, with its settings; AdaLoRA's schedule ends with the training.
+
+    Raises:
+        ConfigError: the name is unknown, or a setting.
+    """
+    settings = dict(config.method)
+    name = settings.pop("name", None)
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise ConfigError(f"method.name: {name!r} is unknown{nearest(name, METHODS)}; of {known}")
+    if METHODS[name] is AdaLora:
+        settings.setdefault("steps", config.train.steps)
+    return build(METHODS[name], settings, "method")
