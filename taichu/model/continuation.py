@@ -46,8 +46,10 @@ class Continuation(nn.Cell):
             keys, values = by_head(k, C, L, attention.heads), by_head(v, C, L, attention.heads)
             if prefix:
                 keys, values = put_before(prefix[0], keys), put_before(prefix[1], values)
+                seen_NHK = attention.prefixed(q, k, v, segment_CL, span_CL, *prefix)
+            else:
+                seen_NHK = attention.attention(q, k, v, segment_CL, span_CL)
             kept += (keys, values)
-            seen_NHK = attention.look(q, k, v, segment_CL, span_CL, *prefix)
             x_ND, branch_ND = block.feed(x_ND, attention.join_heads(seen_NHK), segment_CL)
         return kept
 

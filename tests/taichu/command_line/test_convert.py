@@ -38,7 +38,10 @@ def test_wrong_usage(taichu, arguments, said):
     "arguments, said",
     [
         (["--from-hf", "--modalities", "imaje"], "'imaje' is unknown; did you mean 'image'?"),
-        (["--to-hf", "--size", "nano"], "taichu: --modalities and --size are of --from-hf"),
+        (
+            ["--to-hf", "--size", "nano"],
+            "taichu: --modalities, --size and --tower are of --from-hf",
+        ),
         (["--to-hf"], "preprocessor_config.json: no such file"),
     ],
 )
