@@ -3,8 +3,8 @@
     python benchmarks --json all.json
 
 A ratio is our time (or memory) over the peer's, of medians interleaved in one run: below 1, ours
-is the smaller. Twenty minutes on two cores. Needs
-`pip install "taichu[train,runtime,index,benchmark,demo]"`.
+is the smaller. Half an hour on two cores. Needs
+`pip install "taichu[train,runtime,index,serve,benchmark,demo]"`.
 """
 
 import json
@@ -15,7 +15,16 @@ from pathlib import Path
 
 from harness import THREADS, machine, options
 
-PARTS = ("train_step", "first_step", "adapters", "packing", "decode", "cold_start", "index")
+PARTS = (
+    "train_step",
+    "first_step",
+    "adapters",
+    "packing",
+    "decode",
+    "cold_start",
+    "index",
+    "server",
+)
 
 
 def main():
