@@ -21,7 +21,7 @@ from taichu.convert.families import backbone_settings
 from taichu.convert.names import HEAD, TABLE, language_tensors
 from taichu.convert.new_folder import new_folder
 from taichu.convert.new_parts import NewParts
-from taichu.convert.sharded_tensors import find_tensors
+from taichu.convert.sharded_tensors import find_tensors, require_tensor
 from taichu.convert.tower_settings import TowerChoice, TowerSettings, tower_settings
 from taichu.convert.tower_tensors import tower_tensors
 from taichu.data.conversations.template import read_template, write_template
@@ -137,13 +137,7 @@ def _check(tensors: dict[str, StoredTensor], config: ModelConfig, folder: Path) 
     """
     wanted = set()
     for name, _, shape in language_tensors(config):
-        if name not in tensors:
-            raise CheckpointError(f"{folder}: tensor {name!r} is missing")
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"{tensors[name].path}: tensor {name!r} has shape {list(tensors[name].shape)}, "
-                f"config.json wants {list(shape)}"
-            )
+        require_tensor(tensors, name, shape, folder)
         wanted.add(name)
     copied = False
     for name in sorted(set(tensors) - wanted):

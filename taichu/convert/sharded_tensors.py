@@ -42,6 +42,24 @@ def find_tensors(folder: Path, unread: tuple[str, ...] = ()) -> dict[str, Stored
     return found
 
 
+def require_tensor(
+    tensors: dict[str, StoredTensor], name: str, shape: tuple[int, ...], folder: Path
+) -> StoredTensor:
+    """A tensor of `find_tensors`.
+
+    Raises:
+        CheckpointError: it is missing, or has another shape.
+    """
+    if name not in tensors:
+        raise CheckpointError(f"{folder}: tensor {name!r} is missing")
+    if tensors[name].shape != shape:
+        raise CheckpointError(
+            f"{tensors[name].path}: tensor {name!r} has shape {list(tensors[name].shape)}, "
+            f"config.json wants {list(shape)}"
+        )
+    return tensors[name]
+
+
 def _by_index(index: Path) -> dict[str, StoredTensor]:
     placed = read_json(index).get("weight_map")
     if not isinstance(placed, dict) or not all(isinstance(f, str) for f in placed.values()):

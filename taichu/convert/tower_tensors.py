@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from modality_adapters.grid import GridGeometry
-from taichu.convert.sharded_tensors import find_tensors
+from taichu.convert.sharded_tensors import find_tensors, require_tensor
 from taichu.convert.tower_settings import TowerSettings
 from taichu.errors import CheckpointError
 from taichu.model.towers.shapes import tower_shapes
@@ -79,10 +79,10 @@ def tower_tensors(folder: Path, settings: TowerSettings) -> dict[str, Streamed]:
     made, read = {}, set()
     for ours, wanted in shapes.items():
         theirs = prefix + their_name(ours, sound)
-        if theirs not in tensors:
-            raise CheckpointError(f"{folder}: tensor {theirs!r} is missing")
+        published = _published_shape(ours, wanted, settings)
+        tensor = require_tensor(tensors, theirs, published, folder)
         read.add(theirs)
-        made[ours] = _as_ours(tensors[theirs], ours, wanted, settings)
+        made[ours] = _as_ours(tensor, wanted)
     for name in sorted(set(tensors) - read):
         if not _is_unread(name, prefix, settings):
             raise CheckpointError(
@@ -117,21 +117,13 @@ def _is_unread(name: str, prefix: str, settings: TowerSettings) -> bool:
     return name.startswith((*UNREAD[kind], *(f"{start}.{n}." for n in later)))
 
 
-def _as_ours(
-    tensor: StoredTensor, ours: str, wanted: tuple[int, ...], settings: TowerSettings
-) -> Streamed:
-    """One tensor, its shape checked; of a convolution, its inputs in the order of a patch's."""
-    published = _published_shape(ours, wanted, settings)
-    if tensor.shape != published:
-        raise CheckpointError(
-            f"{tensor.path}: tensor {tensor.name!r} has shape {list(tensor.shape)}, config.json "
-            f"wants {list(published)}"
-        )
-    if len(published) < 3:
+def _as_ours(tensor: StoredTensor, wanted: tuple[int, ...]) -> Streamed:
+    """One tensor; of a convolution, its inputs in the order of a patch's."""
+    if len(tensor.shape) < 3:
         return Streamed("F32", wanted, tensor.read)
 
     def read() -> Iterator[np.ndarray]:  # the channels last; it is small
-        weight = np.concatenate(list(tensor.read())).reshape(published)
+        weight = np.concatenate(list(tensor.read())).reshape(tensor.shape)
         yield np.ascontiguousarray(np.moveaxis(weight, 1, -1)).reshape(-1)
 
     return Streamed("F32", wanted, read)

@@ -8,7 +8,7 @@ import numpy as np
 
 from taichu.data.conversations.tokens import Opening
 from taichu.data.layout import Segment, lay_out
-from taichu.data.packing import pack_rows
+from taichu.data.packing import PackedBatch, pack_rows
 from taichu.errors import GenerationError
 from taichu.inference.answer import Answer, choose_next
 from taichu.inference.sampling import Sampling
@@ -176,9 +176,7 @@ class Decoding:
         starts = [first_coordinate(model, spans) for spans in observed]
         offsets = np.repeat(starts, sampling.candidates)
         self.offsets = offsets - np.tile(offsets[: len(self.answers)], 1 + self.guided)
-        segments = [Segment(spans) for spans in observed]
-        length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
-        batch = pack_rows(segments, length, model.vocabulary, model.grids)
+        batch = pack_conditions(model, observed)
         most = self.answers[0].most_tokens
         self.next_logits, self.made = model.start_reading(batch, len(offsets), most), 0
 
@@ -199,6 +197,13 @@ class Decoding:
             with_condition, without = np.split(logits, 2)
             logits = without + self.guidance * (with_condition - without)
         choose_next(self.answers, logits)
+
+
+def pack_conditions(model, observed: list[tuple]) -> PackedBatch:
+    """What conditions observe, one a row."""
+    segments = [Segment(spans) for spans in observed]
+    length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
+    return pack_rows(segments, length, model.vocabulary, model.grids)
 
 
 def begin_answers(

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taichu.data.layout import Segment, Span
-from taichu.data.packing import pack_rows
 from taichu.errors import GenerationError
 from taichu.inference.answer import Answer, choose_next
-from taichu.inference.generation import LENGTHS, first_coordinate
+from taichu.inference.generation import first_coordinate, pack_conditions
 from taichu.runtime.cache import Cache
 from taichu.runtime.runtime import Runtime
 
@@ -99,10 +98,7 @@ class ContinuousBatching:
     def join(self, prompts: list[Prompt]):
         """Read conditions, together, and begin their answers; there must be rows free for them."""
         seen = [p.spans for p in prompts] + [()] * any(p.guided for p in prompts)
-        segments = [Segment(spans) for spans in seen]
-        length = -(-max(map(len, segments)) // LENGTHS) * LENGTHS
-        batch = pack_rows(segments, length, self.model.vocabulary, self.model.grids)
-        read, lengths = self.model.read_conditions(batch)
+        read, lengths = self.model.read_conditions(pack_conditions(self.model, seen))
         starts = [first_coordinate(self.model, spans) for spans in seen]
         for number, prompt in enumerate(prompts):
             conditions = [number, len(seen) - 1] if prompt.guided else [number]

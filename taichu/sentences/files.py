@@ -4,7 +4,7 @@ from pathlib import Path
 
 from taichu.convert.families import SILENT_NAMES
 from taichu.convert.settings import Settings
-from taichu.convert.sharded_tensors import find_tensors
+from taichu.convert.sharded_tensors import find_tensors, require_tensor
 from taichu.errors import CheckpointError
 from taichu.model.bert import BertConfig
 from taichu.storage.model_folder import read_json
@@ -121,14 +121,7 @@ def _tensors(folder: Path, config: BertConfig) -> dict[str, StoredTensor]:
     prefix = "bert." if f"bert.{TOP['pieces']}" in tensors else ""
     for ours, (theirs, shape) in _names(config).items():
         name = prefix + theirs
-        if name not in tensors:
-            raise CheckpointError(f"{folder}: tensor {name!r} is missing")
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"{tensors[name].path}: tensor {name!r} has shape {list(tensors[name].shape)}, "
-                f"config.json wants {list(shape)}"
-            )
-        found[ours] = tensors[name]
+        found[ours] = require_tensor(tensors, name, shape, folder)
         read.add(name)
     for name in sorted(set(tensors) - read):
         if not name.startswith((f"{prefix}pooler.", "cls.")):  # which sentences have no use for

@@ -150,9 +150,8 @@ class Completion:
         for number in count:
             yield self._chunk(number, {}, self._reason(number))
         options = self.request.stream_options
-        usage = self._usage()
         if options and options.include_usage:
-            yield self._body("chat.completion.chunk", []) | {"usage": usage}
+            yield self._body("chat.completion.chunk", []) | {"usage": self._usage()}
 
     async def _deltas(self, progress: Progress, told: "Told") -> AsyncIterator[dict]:
         """What is new of an answer."""
@@ -217,7 +216,6 @@ class Completion:
     def _usage(self) -> dict:
         prompt = self.job.prompt
         made = sum(len(ids) for answer in prompt.answers for _, ids in answer.spans)
-        self.chat.metrics.tokens.labels("made").inc(made)
         counts = {"prompt_tokens": prompt.length, "completion_tokens": made}
         return counts | {"total_tokens": prompt.length + made}
 

@@ -191,6 +191,8 @@ class Engine:
                 told.append((job, news))
         if all(answer.done for answer in answers):
             self.running.remove(job)
+            made = sum(len(ids) for answer in answers for _, ids in answer.spans)
+            self.metrics.tokens.labels("made").inc(made)
             told.append((job, None))
         return told
 

@@ -13,7 +13,7 @@ def recognise(row: dict) -> str | None:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
-    """A row\'s turns.
+    """A row's turns.
 
     Raises:
         ConversationError, ManifestError: it is malformed.

@@ -37,7 +37,7 @@ def expand(content: dict) -> Iterator[tuple[str, object]]:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
-    """A row\'s turns.
+    """A row's turns.
 
     Raises:
         ConversationError, ManifestError: it is malformed.

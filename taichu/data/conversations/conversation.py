@@ -95,6 +95,19 @@ def split_placeholders(text: str) -> list[tuple]:
     return [*parts, (TEXT, said + text[start:])]
 
 
+def listed(row: dict, column: str) -> list:
+    """A row's turns as they stand in a column.
+
+    Raises:
+        ConversationError: there is no list, or tools are to be called.
+    """
+    if not isinstance(row.get(column), list):
+        raise ConversationError(f"{column!r} must be a list")
+    if row.get("tools"):
+        raise ConversationError("'tools' are not read")
+    return row[column]
+
+
 def draft(role: str, text, learned: bool, what: str) -> Draft:
     """A turn of a text with placeholders.
 

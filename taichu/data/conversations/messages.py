@@ -16,6 +16,7 @@ from taichu.data.conversations.conversation import (
     Turn,
     draft,
     fill,
+    listed,
 )
 from taichu.errors import ConversationError
 from taichu.vocabulary import TEXT
@@ -29,16 +30,13 @@ def recognise(row: dict) -> str | None:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
-    """A row\'s turns.
+    """A row's turns.
 
     Raises:
         ConversationError, ManifestError: it is malformed.
     """
-    if not isinstance(row.get("messages"), list):
-        raise ConversationError("'messages' must be a list")
-    if row.get("tools"):
-        raise ConversationError("'tools' are not read")
-    drafts = [read_message(message, f"messages[{i}]") for i, message in enumerate(row["messages"])]
+    said = listed(row, "messages")
+    drafts = [read_message(message, f"messages[{i}]") for i, message in enumerate(said)]
     return [fill(drafts, row, source)]
 
 

@@ -4,7 +4,7 @@
     {"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A seven."}]}
 """
 
-from taichu.data.conversations.conversation import MEDIA, Draft, Source, Turn, draft, fill
+from taichu.data.conversations.conversation import MEDIA, Draft, Source, Turn, draft, fill, listed
 from taichu.errors import ConversationError
 
 ROLES = {"human": "user", "user": "user", "system": "system"}
@@ -24,16 +24,13 @@ def recognise_llava(row: dict) -> str | None:
 
 
 def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
-    """A row\'s turns.
+    """A row's turns.
 
     Raises:
         ConversationError, ManifestError: it is malformed.
     """
-    if not isinstance(row.get("conversations"), list):
-        raise ConversationError("'conversations' must be a list")
-    if row.get("tools"):
-        raise ConversationError("'tools' are not read")
-    drafts = [_draft(turn, f"conversations[{i}]") for i, turn in enumerate(row["conversations"])]
+    said = listed(row, "conversations")
+    drafts = [_draft(turn, f"conversations[{i}]") for i, turn in enumerate(said)]
     if row.get("system"):
         drafts.insert(0, draft("system", row["system"], False, "'system'"))
     return [fill(drafts, row, source)]
