@@ -15,16 +15,12 @@ from ascend.device import choose_device
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from recipes import pretrain
-from taichu.config import build, nearest
 from taichu.data.batches import MixtureConfig
 from taichu.data.prepared import prepare
-from taichu.errors import ConfigError
 from taichu.inference.pretrained import Taichu
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig
-from taichu.tuning.adalora import AdaLora
-from taichu.tuning.method import Method
-from taichu.tuning.methods import METHODS
+from taichu.tuning.methods import create_method
 from taichu.tuning.peft_folder import save_adapter
 from taichu.tuning.tuned import tune
 
@@ -50,7 +46,7 @@ def main(config: Config) -> Path:
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     print(describe_forms(), flush=True)
     ms.set_seed(config.seed)
-    method = method_of(config)
+    method = create_method(config.method, config.train.steps)
 
     model = Taichu.from_pretrained(config.start)
     data = prepare(config.manifest, "train", model.config.modalities, config.cache)
@@ -58,19 +54,3 @@ def main(config: Config) -> Path:
     print(tuned, flush=True)
     pretrain.train(model, data, config, method.optimizer)
     return save_adapter(tuned, Path(config.out) / "adapter", config.start)
-
-
-def method_of(config: Config) -> Method:
-    """The method of a name, with its settings; AdaLoRA's schedule ends with the training.
-
-    Raises:
-        ConfigError: the name is unknown, or a setting.
-    """
-    settings = dict(config.method)
-    name = settings.pop("name", None)
-    if name not in METHODS:
-        known = ", ".join(METHODS)
-        raise ConfigError(f"method.name: {name!r} is unknown{nearest(name, METHODS)}; of {known}")
-    if METHODS[name] is AdaLora:
-        settings.setdefault("steps", config.train.steps)
-    return build(METHODS[name], settings, "method")

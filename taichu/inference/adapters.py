@@ -8,6 +8,7 @@ import numpy as np
 
 from ascend.operators import assign
 from taichu.config import nearest
+from taichu.data.conversations.template import read_template
 from taichu.errors import TuningError
 from taichu.inference.pretrained import Taichu
 from taichu.storage.checkpoint import load_parameters, named_parameters
@@ -40,7 +41,8 @@ class Adapters:
         self.assign = assign()
 
     def add(self, folder: Path | str, name: str | None = None) -> str:
-        """Load an adapter, which counts once beside those in use; returns its name.
+        """Load an adapter, which counts once beside those in use; returns its name. Of one that
+        comes with a chat template a model without gets that.
 
         Args:
             folder: of `taichu.tuning.peft_folder.save_adapter`, or of `peft`.
@@ -48,11 +50,12 @@ class Adapters:
 
         Raises:
             TuningError, CheckpointError, ConfigError: see `taichu.tuning.peft_folder.read_adapter`.
+            TemplateError: its template is malformed.
         """
         name = name or Path(folder).name
         if name in self.held:
             raise TuningError(f"there is an adapter {name!r} already; give another name")
-        in_use = self.weights
+        template, in_use = read_template(folder), self.weights
         self.use({})
         try:
             adapter = read_adapter(folder, self.model.backbone, self.base)
@@ -60,6 +63,7 @@ class Adapters:
             in_use = {**in_use, name: 1.0}
         finally:
             self.use(in_use)
+        self.model.template = self.model.template or template
         return name
 
     def _attach(self, name: str, adapter: Adapter):

@@ -1,5 +1,7 @@
 """All methods, by the names that recipes give them."""
 
+from taichu.config import build, nearest
+from taichu.errors import ConfigError
 from taichu.tuning.adalora import AdaLora
 from taichu.tuning.bitfit import BitFit
 from taichu.tuning.bottleneck import Bottleneck
@@ -8,6 +10,7 @@ from taichu.tuning.dora import Dora
 from taichu.tuning.freeze import Freeze
 from taichu.tuning.ia3 import Ia3
 from taichu.tuning.lora import Lora
+from taichu.tuning.method import Method
 from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.prefix import PrefixTuning
 from taichu.tuning.prompt import PromptTuning
@@ -25,6 +28,26 @@ METHODS = {
     "bitfit": BitFit,
     "freeze": Freeze,
 }
+
+
+def create_method(settings: dict, steps: int) -> Method:
+    """The method that a recipe names, ``{name: lora, rank: 16}``, with its settings.
+
+    Args:
+        settings: ``name``, of `METHODS`, and fields of its class.
+        steps: of the training, with which AdaLoRA's schedule ends where it is not told otherwise.
+
+    Raises:
+        ConfigError: the name is unknown, or a setting.
+    """
+    settings = dict(settings)
+    name = settings.pop("name", None)
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise ConfigError(f"method.name: {name!r} is unknown{nearest(name, METHODS)}; of {known}")
+    if METHODS[name] is AdaLora:
+        settings.setdefault("steps", steps)
+    return build(METHODS[name], settings, "method")
 
 
 def method_of(content: dict) -> type:

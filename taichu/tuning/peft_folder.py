@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 
 from ascend.ranks import read_ranks
+from taichu.data.conversations.template import ChatTemplate, write_template
 from taichu.errors import CheckpointError, ConfigError, TuningError
 from taichu.model.backbone import Backbone
 from taichu.storage.model_folder import read_json, write_json
@@ -50,13 +51,16 @@ class Adapter:
     tensors: dict[str, np.ndarray]
 
 
-def save_adapter(tuned: Tuned, folder: Path | str, base: str = "") -> Path:
+def save_adapter(
+    tuned: Tuned, folder: Path | str, base: str = "", template: ChatTemplate | None = None
+) -> Path:
     """Write what was trained; of several ranks, which hold the same, the first does.
 
     Args:
         tuned: after training.
         folder: is made.
         base: the base model's folder or name, for who reads it.
+        template: that it has learned conversations with, kept beside it as `peft`'s users do.
 
     Raises:
         TuningError: nothing was changed. DiskFullError: there is no room.
@@ -79,6 +83,8 @@ def save_adapter(tuned: Tuned, folder: Path | str, base: str = "") -> Path:
     by_key = {to_key(name, method): tensor for name, tensor in tensors.items()}
     save_tensors(folder / TENSORS, by_key, {"base": tuned.fingerprint()})
     write_json(folder / CONFIG, {**content, **method.settings()})
+    if template:
+        write_template(folder, template)
     return folder
 
 
