@@ -2,6 +2,7 @@
 
 examples:
   taichu data build digits data/digits
+  taichu data build digits_tuning data/digits
   taichu data check my/manifest.jsonl
   taichu data check my/conversations.json"""
 
@@ -13,11 +14,14 @@ from taichu.errors import TaichuError
 
 BUILD = """Build a data set as ordinary media files with a manifest.jsonl.
 
-The only one so far is `digits`: ten digits seen, heard, moving, solid and named. The same seed
-gives the same bytes; a folder that is finished is left as it is.
+`digits`: ten digits seen, heard, moving, solid and named. `digits_tuning` puts into a folder of
+digits, which is built first where it is not there, what the tuning recipes are shown on: negatives
+of another handwriting, depth maps, conversations, preferences. The same seed gives the same bytes;
+what is finished is left as it is.
 
 examples:
-  taichu data build digits data/digits"""
+  taichu data build digits data/digits
+  taichu data build digits_tuning data/digits"""
 
 CHECK = """Read every file that data names as training would, and list what is wrong, by line.
 
@@ -35,8 +39,8 @@ examples:
 def add_options(parser: argparse.ArgumentParser):
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser("build", help="build the digits data set", description=BUILD)
-    command.add_argument("name", choices=("digits",), help="digits")
-    command.add_argument("out", metavar="OUT", help="a new or empty folder")
+    command.add_argument("name", choices=("digits", "digits_tuning"), help="what is built")
+    command.add_argument("out", metavar="OUT", help="a new or empty folder, or one of digits")
     command.add_argument("--seed", type=int, default=0, help="of every draw (default 0)")
     command.add_argument("--processes", type=int, default=2, help="that write (default 2)")
     command.set_defaults(run=build)
@@ -58,9 +62,14 @@ def add_options(parser: argparse.ArgumentParser):
 
 def build(options: argparse.Namespace):
     try:
-        from taichu.data.digits.build import build_digits
+        from taichu.data.digits.build import MARKER, build_digits
+        from taichu.data.digits.tuning import build_tuning
 
-        print(build_digits(options.out, options.seed, processes=options.processes))
+        out, how = Path(options.out), {"seed": options.seed, "processes": options.processes}
+        if options.name == "digits" or not (out / MARKER).is_file():
+            print(build_digits(out, **how))
+        if options.name == "digits_tuning":
+            print(*build_tuning(out, **how), sep="\n")
     except ModuleNotFoundError as error:
         raise TaichuError(f"{error}; pip install 'taichu[demo]' brings it") from None
 

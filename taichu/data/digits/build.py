@@ -174,12 +174,12 @@ def _split_rows(
             digit, turn = index % 10, index // 10
             recordings = share[medium][digit]
             about = {
-                **_attributes(split, medium, digit, random),
+                **draw_attributes(split, medium, digit, random),
                 "source": f"{origin}:{recordings[turn % len(recordings)]}",
             }
             row = _row(split, medium, index, {"digit": digit, "caption": medium, medium: about})
             row[medium] = f"{split}/{medium}/{index:05d}{SUFFIXES[medium]}"
-            row["text"] = _texts(split, row["labels"], random)
+            row["text"] = draw_texts(split, row["labels"], random)
             if random.random() < 1 / 3:
                 _add_synthetic(row, split, f"{medium}-{index:05d}", random)
             media.setdefault((medium, digit), []).append((row[medium], about))
@@ -195,7 +195,7 @@ def _split_rows(
         labels = {"digit": digit, "caption": "digit", "audio": about}
         row = _row(split, "human", index, labels)
         row["audio"] = f"{split}/audio/human-{index:05d}.wav"
-        row["text"] = _texts(split, labels, random)
+        row["text"] = draw_texts(split, labels, random)
         yield row
         beside = random.permutation([medium for medium, of in media if of == digit])
         beside = beside[: random.choice(4, p=(0.1, 0.45, 0.35, 0.1))].tolist()
@@ -210,7 +210,7 @@ def _split_rows(
         yield weak
     for index in range(counts.names):
         row = _row(split, "name", index, {"digit": index % 10, "caption": "digit"})
-        row["text"] = _texts(split, row["labels"], random)
+        row["text"] = draw_texts(split, row["labels"], random)
         _add_synthetic(row, split, f"name-{index:05d}", random)
         yield row
 
@@ -219,7 +219,7 @@ def _row(split: str, kind: str, index: int, labels: dict) -> dict:
     return {"id": f"{split}-{kind}-{index:05d}", "split": split, "labels": labels}
 
 
-def _attributes(split: str, subject: str, digit: int, random: np.random.Generator) -> dict:
+def draw_attributes(split: str, subject: str, digit: int, random: np.random.Generator) -> dict:
     """A combination of attribute values that this split may use with this digit."""
     names = captions.ATTRIBUTES[subject]
     allowed = [
@@ -232,7 +232,7 @@ def _attributes(split: str, subject: str, digit: int, random: np.random.Generato
     return {**dict(zip(names, values, strict=True)), "held_out": held_out}
 
 
-def _texts(split: str, labels: dict, random: np.random.Generator) -> dict[str, list[str]]:
+def draw_texts(split: str, labels: dict, random: np.random.Generator) -> dict[str, list[str]]:
     """Captions in each language, from templates of the split: the whole one first."""
     templates = captions.TRAIN_TEMPLATES if split == "train" else captions.TEST_TEMPLATES
     subjects = [labels["caption"]]
@@ -281,14 +281,18 @@ def _write_media(
         of_medium = [item for item in items if item[3].get("kind", item[1]) == medium]
         for start in range(0, len(of_medium), JOB):
             jobs.append((folder, seed, len(jobs), of_medium[start : start + JOB]))
+    from threadpoolctl import threadpool_limits
+
     with tqdm(total=len(items), desc="digits", unit="file", disable=not progress) as bar:
         if processes == 1:
-            for job in jobs:
-                bar.update(_write_job(*job))
+            # as the others do: sums over several threads round otherwise
+            with threadpool_limits(1):
+                for job in jobs:
+                    bar.update(_write_job(*job))
             return
         # Spawned, not forked: the caller may run threads of MindSpore or OpenCV.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, initializer=_use_one_thread) as pool:
+        with ProcessPoolExecutor(processes, context, initializer=use_one_thread) as pool:
             try:
                 for done in as_completed([pool.submit(_write_job, *job) for job in jobs]):
                     bar.update(done.result())
@@ -297,7 +301,7 @@ def _write_media(
                 raise
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
     """The processes share the cores: no library starts threads of its own."""
     import cv2
     from threadpoolctl import threadpool_limits
