@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from taichu.data.batches import MixtureConfig
+
 SIZE = """
 width: 32
 depth: 1
@@ -25,6 +27,7 @@ codecs:
 """
 COLOURS = {"red": (230, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 220), "white": (240,) * 3}
 PLACES = ("top", "bottom")
+MIXTURE = MixtureConfig(groups={"text-image": 1.0, "text-audio": 1.0}, rows=4, length=64)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +56,16 @@ def common(cpu, tmp_path_factory) -> dict:
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     plain = {"manifest": manifest, "model": folder / "size.yaml", "cache": folder / "cache"}
     return {**{name: str(path) for name, path in plain.items()}, "device": "CPU", "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def base(common, tmp_path_factory):
+    """The folder of a model that has hardly been trained."""
+    from recipes import codecs, pretrain
+    from taichu.training.trainer import TrainConfig
+
+    out = tmp_path_factory.mktemp("base")
+    once, rest = TrainConfig(steps=1), {"mixture": MIXTURE, "validation_batches": 1}
+    trained = codecs.main(codecs.Config(out=str(out / "codecs"), train=once, **common))
+    config = pretrain.Config(codecs=str(trained), out=str(out), train=once, **rest, **common)
+    return pretrain.main(config)

@@ -4,27 +4,14 @@ import numpy as np
 import pytest
 from safetensors import numpy
 
-from recipes import codecs, pretrain, tune_lora
+from recipes import tune_lora
 from taichu import Taichu
 from taichu.command_line import main
-from taichu.data.batches import MixtureConfig
 from taichu.errors import ConfigError
 from taichu.inference.adapters import Adapters
 from taichu.training.log import read_log
 from taichu.training.trainer import TrainConfig
-
-GROUPS = {"text-image": 1.0, "text-audio": 1.0}
-MIXTURE = MixtureConfig(groups=GROUPS, rows=4, length=64)
-
-
-@pytest.fixture(scope="module")
-def base(common, tmp_path_factory):
-    """A model that has hardly been trained."""
-    out = tmp_path_factory.mktemp("base")
-    once, rest = TrainConfig(steps=1), {"mixture": MIXTURE, "validation_batches": 1}
-    trained = codecs.main(codecs.Config(out=str(out / "codecs"), train=once, **common))
-    config = pretrain.Config(codecs=str(trained), out=str(out), train=once, **rest, **common)
-    return pretrain.main(config)
+from tests.recipes.conftest import MIXTURE
 
 
 def settings(common, base, out, **method):
