@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": "build the digits, train on them, evaluate, and write a report",
     "data": "build the digits data set, or check a manifest",
     "train": "run a recipe",
+    "tune": "tune a model on your own data: recipe, method, rank and batch are chosen",
     "launch": "run a recipe on several devices, or machines",
     "plan": "show what a recipe's training would take on so many devices",
     "ascend": "show what a recipe would run on an Ascend, without one",

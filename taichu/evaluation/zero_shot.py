@@ -18,7 +18,9 @@ def zero_shot(embeddings, baselines) -> dict[str, dict]:
     for modality, baseline in baselines.items():
         vectors, digits = embeddings.vectors[modality], embeddings.digits[modality]
         accuracy = {
-            language: float((class_of(embeddings, modality, language, vectors) == digits).mean())
+            language: float(
+                (class_of(embeddings.model, modality, language, vectors) == digits).mean()
+            )
             for language in TEST_TEMPLATES
         }
         rows = embeddings.data.rows[modality][embeddings.samples[modality]]
@@ -33,10 +35,10 @@ def zero_shot(embeddings, baselines) -> dict[str, dict]:
     return figures
 
 
-def class_of(embeddings, modality: str, language: str, vectors: np.ndarray) -> np.ndarray:
-    """The digit whose prompts are nearest to each vector, (n,)."""
+def class_of(model, modality: str, language: str, vectors: np.ndarray) -> np.ndarray:
+    """The digit whose prompts, captions of a modality's, are nearest to each vector, (n,)."""
     texts = [prompts(modality, language, digit) for digit in range(10)]
-    flat = embeddings.model.embed_many([{TEXT: text} for row in texts for text in row])
+    flat = model.embed_many([{TEXT: text} for row in texts for text in row])
     means = flat.reshape(10, len(texts[0]), -1).mean(1)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return np.argmax(vectors @ means.T, 1)

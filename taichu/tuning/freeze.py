@@ -14,10 +14,10 @@ class Freeze(Method):
     """The model's own parameters are trained, but for some.
 
     Attributes:
-        frozen: patterns of Cells or parameters that are not.
+        frozen: patterns of Cells or parameters that are not; none: full tuning.
     """
 
-    frozen: tuple[str, ...]
+    frozen: tuple[str, ...] = ()
 
     peft_type: ClassVar[str] = "FREEZE"
 
