@@ -17,7 +17,7 @@ from modality_adapters.grid import GridGeometry
 
 @dataclass(frozen=True)
 class GridAdapter:
-    """Base of the adapters of image, audio, video and shape3d.
+    """Base of the adapters of image, audio, video, shape3d and depth.
 
     A subclass gives `name`, `suffixes`, `_read`, `_write`, `augment` and further settings, which
     are positive numbers with defaults.

@@ -1,4 +1,4 @@
-"""Pixels <-> grid values: what images and video frames share."""
+"""Pixels <-> grid values: what images, video frames and depth maps share."""
 
 from functools import cache
 
@@ -31,15 +31,22 @@ def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     h, w = pixels.shape[:2]
     if (h, w) == (height, width):
         return pixels
+    rows, columns, shrinks = middle(h, w, height, width)
+    # Averaging areas keeps thin strokes when shrinking; it would make blocks when enlarging.
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    size = columns.stop - columns.start, rows.stop - rows.start
+    framed = np.zeros((height, width, 3), np.uint8)
+    framed[rows, columns] = cv2.resize(pixels, size, interpolation=method)
+    return framed
+
+
+def middle(h: int, w: int, height: int, width: int) -> tuple[slice, slice, bool]:
+    """Rows and columns of (height, width) that pixels (h, w) fill when their aspect is kept and
+    they are centred, and whether they are shrunk."""
     scale = min(height / h, width / w)
     inner_h, inner_w = (min(max(1, round(n * scale)), m) for n, m in ((h, height), (w, width)))
-    # Averaging areas keeps thin strokes when shrinking; it would make blocks when enlarging.
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(pixels, (inner_w, inner_h), interpolation=method)
-    framed = np.zeros((height, width, 3), np.uint8)
     top, left = (height - inner_h) // 2, (width - inner_w) // 2
-    framed[top : top + inner_h, left : left + inner_w] = resized
-    return framed
+    return slice(top, top + inner_h), slice(left, left + inner_w), scale < 1
 
 
 def vary(

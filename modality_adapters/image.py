@@ -10,7 +10,7 @@ from modality_adapters.adapter import GridAdapter
 from modality_adapters.errors import MediaError
 from modality_adapters.files import decoding
 from modality_adapters.frames import fit, to_grid, to_pixels, vary
-from modality_adapters.image_header import ImageHeader, read_header
+from modality_adapters.image_header import ImageHeader, read_encoded
 
 ENCODING = {  # the best quality that a kind of file has; webp above 100 is lossless
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -44,13 +44,7 @@ class ImageAdapter(GridAdapter):
         return fit(pixels, height, width)
 
     def _read(self, path: Path) -> np.ndarray:
-        with open(path, "rb") as file:
-            header = read_header(path, file)
-            if header.pixels > self.max_pixels:
-                size = f"{header.width:,} x {header.height:,}"
-                raise MediaError(path, f"has {size} pixels, over the limit {self.max_pixels:,}")
-            # 16 bytes a pixel is more than any of the formats needs (4 x 32 bits).
-            data = np.frombuffer(file.read(16 * header.pixels + 2**20), np.uint8)
+        header, data = read_encoded(path, self.max_pixels)
         return to_grid(self.frame(_decode(path, data, header)))[None]
 
     def _write(self, grid: np.ndarray, path: Path) -> None:

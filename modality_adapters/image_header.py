@@ -1,9 +1,10 @@
-"""What an image file says of itself, read without decoding: size, transparency, completeness."""
+"""What an image file says of itself, read without decoding: size, kind of pixels, completeness."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from modality_adapters.errors import MediaError
@@ -15,11 +16,24 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 class ImageHeader:
     width: int
     height: int
+    mode: str  # kind of pixels, by Pillow's name, such as RGB or I;16
     transparent: bool  # has an alpha channel that is still to be applied
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+
+def read_encoded(path: Path, max_pixels: int) -> tuple[ImageHeader, np.ndarray]:
+    """Header and bytes of an image file; MediaError if it is none, is cut short, or has more pixels
+    than the limit, before memory is taken for them."""
+    with open(path, "rb") as file:
+        header = read_header(path, file)
+        if header.pixels > max_pixels:
+            size = f"{header.width:,} x {header.height:,}"
+            raise MediaError(path, f"has {size} pixels, over the limit {max_pixels:,}")
+        # 16 bytes a pixel is more than any of the formats needs (4 x 32 bits).
+        return header, np.frombuffer(file.read(16 * header.pixels + 2**20), np.uint8)
 
 
 def read_header(path: Path, file: BinaryIO) -> ImageHeader:
@@ -29,7 +43,8 @@ def read_header(path: Path, file: BinaryIO) -> ImageHeader:
             kind = image.format
             transparent = "A" in image.getbands() or "transparency" in image.info
             # OpenCV's tiff decoder gives colours that are multiplied by alpha already.
-            header = ImageHeader(*image.size, transparent and kind != "TIFF")
+            transparent = transparent and kind != "TIFF"
+            header = ImageHeader(*image.size, image.mode, transparent)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(path, f"has too many pixels: {error}") from error
     except UnidentifiedImageError as error:

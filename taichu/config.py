@@ -308,8 +308,8 @@ def _convert(kind, value, where: str):
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        kind = next(a for a in arguments if a is not type(None))
-        return _convert(kind, value, where)
+        kinds = [kind for kind in arguments if kind is not type(None)]
+        return _convert(type(value) if type(value) in kinds else kinds[0], value, where)
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where)
     if origin is dict or kind is dict:

@@ -48,6 +48,11 @@ class JointIds:
         """The ids of a modality's codes."""
         return self._codes[modality]
 
+    def of(self, modality: str) -> list[int]:
+        """All ids of a grid modality: its control tokens, then its codes."""
+        control = self.open(modality), self.close(modality), self.patch(modality)
+        return [*control, *self.codes(modality)]
+
     @property
     def ranges(self) -> list[range]:
         """What a decoded token may be, one range a modality, text first.
@@ -86,6 +91,15 @@ def modality_of(vocabulary: JointIds) -> np.ndarray:
     for i, ids in enumerate(vocabulary.ranges[1:], start=1):
         index[ids.start : ids.stop] = i
     return index
+
+
+def new_places(old: JointIds, new: JointIds) -> np.ndarray:
+    """(V of old,) int: the id in a new vocabulary, of as many pieces and more modalities, of what
+    each id of an old one stands for."""
+    places = np.arange(old.size)
+    for modality in old.media:
+        places[old.of(modality)] = new.of(modality)
+    return places
 
 
 def control_tokens(media) -> list[str]:

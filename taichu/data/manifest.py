@@ -1,10 +1,10 @@
 """Manifests: the one format of data, ours and the users'.
 
-One JSON object a line: ``id``, ``split``, any subset of ``text``, ``image``, ``audio``, ``video``,
-``shape3d``, and optional ``labels`` for evaluation. Media are paths relative to the manifest and
-inside its folder; text is a string, a list of strings, or {"en": .., "zh": ..} of either. Of a list
-the first is the sample's caption, the one that is written; the others are also true of it, such as
-"seven" beside "a red seven at the top left".
+One JSON object a line: ``id``, ``split``, any subset of ``text`` and of the model's modalities
+(``image``, ``audio``, ``video``, ``shape3d``, ``depth``), and optional ``labels`` for evaluation.
+Media are paths relative to the manifest and inside its folder; text is a string, a list of strings,
+or {"en": .., "zh": ..} of either. Of a list the first is the sample's caption, the one that is
+written; the others are also true of it, such as "seven" beside "a red seven at the top left".
 """
 
 import json

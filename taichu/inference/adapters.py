@@ -98,12 +98,12 @@ class Adapters:
             if not np.isfinite(weight) or (weight < 0 and name in self.counts):
                 kind = self.held[name].method.peft_type
                 raise TuningError(f"adapter {name!r}: a weight of {weight} means nothing to {kind}")
-        base, changed = Arrays(self.base, self.before), {}
+        base, changed, backbone = Arrays(self.base, self.before), {}, self.model.backbone
         for name, weight in weights.items():
             adapter = self.held[name]
             if not weight:
                 continue
-            for path, change in adapter.method.differences(adapter.tensors, base):
+            for path, change in adapter.method.differences(adapter.tensors, base, backbone):
                 changed[path] = changed.get(path, 0) + np.float32(weight) * change
         for path in {*self.before, *changed}:
             parameter = self.written[path]

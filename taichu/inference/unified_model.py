@@ -70,7 +70,7 @@ class UnifiedModel(ABC):
         """What cosines are multiplied by in alignment's softmax."""
 
     def embed(self, **inputs) -> np.ndarray:
-        """Unit vectors of ``text=``, ``image=``, ``audio=``, ``video=``, ``shape3d=``.
+        """Unit vectors of ``text=``, ``image=``, and whatever else the model knows.
 
         Each is a string (text) or a path (media), or a list of them; several modalities at once
         form one group, embedded together. A modality's list may be as long as the others' only.

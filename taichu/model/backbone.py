@@ -44,7 +44,9 @@ class Backbone(nn.Cell):
         self.reads, self.ends = pipeline.first, pipeline.last
         first, last = 0, pipeline.size - 1
         self.width, self.vocabulary_size = D, vocabulary_size
-        levels = [config.codecs[name].levels for name in config.modalities]
+        # of the codes' digits, of each grid modality
+        self.levels = {name: config.codecs[name].levels for name in config.modalities}
+        levels = list(self.levels.values())
         rows = config.table_rows(vocabulary_size)
         table = IdTable(rows, vocabulary_size, levels, D)
         self.table = keep(table, first, last) if config.tied else keep(table, first)

@@ -21,12 +21,25 @@ def spelled_table(
 ) -> np.ndarray:
     """The table (V, D), in float64, of a model's tensors ``name.own`` and ``name.digits``; what
     `taichu.model.id_table.IdTable` makes."""
-    table_VD = tensors[f"{name}.own"][:vocabulary_size].astype(np.float64)
+    return spelled_rows(tensors, name, levels, vocabulary_size, np.arange(vocabulary_size))
+
+
+def spelled_rows(
+    tensors: dict[str, np.ndarray],
+    name: str,
+    levels: list[tuple[int, ...]],
+    vocabulary_size: int,
+    ids_n: np.ndarray,
+) -> np.ndarray:
+    """The rows (n, D) of some ids; see `spelled_table`."""
+    rows_nD = tensors[f"{name}.own"][ids_n].astype(np.float64)
     if levels:
         shares_CR = digit_shares(levels).astype(np.float64)
-        codes = len(shares_CR)
-        table_VD[-codes:] = table_VD[-codes:] * OWN_SHARE + shares_CR @ tensors[f"{name}.digits"]
-    return table_VD
+        codes_n = ids_n - (vocabulary_size - len(shares_CR))
+        spelled = codes_n >= 0
+        made = shares_CR[codes_n[spelled]] @ tensors[f"{name}.digits"]
+        rows_nD[spelled] = rows_nD[spelled] * OWN_SHARE + made
+    return rows_nD
 
 
 def spell_codes(levels: list[tuple[int, ...]]) -> np.ndarray:

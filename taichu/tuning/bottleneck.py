@@ -47,7 +47,7 @@ class Bottleneck(LinearMethod):
         D, b = outputs, self.width
         return dict(zip(self.parts, ((b, D), (b,), (D, b), (D,))))
 
-    def acts(self, tensors, base):
+    def acts(self, tensors, base, backbone):
         return any(np.any(t) for name, t in tensors.items() if ".adapter_up" in name)
 
     def settings(self):

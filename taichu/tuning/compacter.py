@@ -65,7 +65,7 @@ class Compacter(LinearMethod):
         n = self.products
         return {"rule": (n, n * n), **super().shapes(backbone, base)}
 
-    def acts(self, tensors, base):
+    def acts(self, tensors, base, backbone):
         ends = ("up_right", "up_bias")
         return any(np.any(t) for name, t in tensors.items() if name.endswith(ends))
 

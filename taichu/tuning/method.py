@@ -55,22 +55,26 @@ class Method(ABC):
         """
 
     def differences(
-        self, tensors: dict[str, np.ndarray], base: dict[str, np.ndarray]
+        self, tensors: dict[str, np.ndarray], base: dict[str, np.ndarray], backbone: Backbone
     ) -> Iterator[tuple[str, np.ndarray]]:
         """What a trained adapter adds to the base's parameters, by path; float32.
 
         Args:
             tensors: all that was trained, ``modules_to_save`` too.
             base: parameters before training; one that is not there is zero.
+            backbone: that they are of.
         """
         for name, tensor in tensors.items():
             if not self.brings(name):
                 yield name, tensor - base[name] if name in base else tensor
 
-    def acts(self, tensors: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> bool:
+    def acts(
+        self, tensors: dict[str, np.ndarray], base: dict[str, np.ndarray], backbone: Backbone
+    ) -> bool:
         """Whether an adapter of the method changes anything, ``modules_to_save`` left aside."""
         own = {name: tensor for name, tensor in tensors.items() if self.brings(name)}
-        return any(np.any(change) for _, change in self.differences(own or tensors, base))
+        changes = self.differences(own or tensors, base, backbone)
+        return any(np.any(change) for _, change in changes)
 
     def brings(self, name: str) -> bool:
         """Whether a parameter is one that the base has not."""
@@ -154,8 +158,8 @@ class LinearMethod(Method):
             found |= {f"{path}.{part}": getattr(cell, part) for part in self.parts}
         return found
 
-    def differences(self, tensors, base):
-        yield from super().differences(tensors, base)
+    def differences(self, tensors, base, backbone):
+        yield from super().differences(tensors, base, backbone)
         if not self.mergeable:
             return
         for path in dict.fromkeys(n.rpartition(".")[0] for n in tensors if self.brings(n)):
@@ -169,16 +173,25 @@ class LinearMethod(Method):
         raise NotImplementedError
 
 
-class TunedLinear(nn.Cell):
-    """A linear map and what a method puts beside it.
+class TunedCell(nn.Cell):
+    """A Cell and what a method puts beside it.
 
     Attributes:
-        base: the map, or one that another method has put something beside.
+        base: the Cell, or one that another method has put something beside.
     """
 
     def __init__(self, base: nn.Cell):
         super().__init__()
         self.base = base
+
+    @property
+    def inmost(self) -> nn.Cell:
+        """The Cell itself."""
+        return self.base.inmost if isinstance(self.base, TunedCell) else self.base
+
+
+class TunedLinear(TunedCell):
+    """A linear map and what a method puts beside it."""
 
     @property
     def linear(self) -> Linear:

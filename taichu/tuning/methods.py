@@ -14,6 +14,7 @@ from taichu.tuning.method import Method
 from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.prefix import PrefixTuning
 from taichu.tuning.prompt import PromptTuning
+from taichu.tuning.trainable_tokens import TrainableTokens
 
 METHODS = {
     "lora": Lora,
@@ -27,6 +28,7 @@ METHODS = {
     "compacter": Compacter,
     "bitfit": BitFit,
     "freeze": Freeze,
+    "trainable_tokens": TrainableTokens,
 }
 
 

@@ -21,7 +21,7 @@ from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.tuning.method import LinearMethod, Method, linear_maps
 from taichu.tuning.methods import method_of
 from taichu.tuning.patterns import select, select_parameters
-from taichu.tuning.peft_names import from_peft, to_peft
+from taichu.tuning.peft_names import TABLES, from_peft, to_peft
 from taichu.tuning.tuned import Tuned, fingerprint, require_effect
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -75,8 +75,9 @@ def save_adapter(
         "base_model_name_or_path": base or None,
         "revision": None,
         "inference_mode": True,
-        "modules_to_save": list(method.modules_to_save) or None,
     }
+    if method.modules_to_save:  # not all of PEFT's methods know it
+        content["modules_to_save"] = list(method.modules_to_save)
     for key, patterns in method.module_lists().items():
         content[key] = shortest(select(patterns, maps, key), maps)
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Para
             f"{notes['base']}; this model's have {own}"
         )
     arrays = {name: p.asnumpy() for name, p in base.items() if needed(name, tensors)}
-    require_effect(method, tensors, arrays, str(folder))
+    require_effect(method, tensors, arrays, backbone, str(folder))
     return Adapter(folder, method, tensors)
 
 
@@ -159,7 +160,9 @@ def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
             f"{path}: init_lora_weights {beginning!r} has changed the base's weights; save the "
             "adapter by peft with path_initial_model_for_weight_conversion"
         )
-    lists = {key: read_list(content, key, path) for key in MODULE_LISTS if content.get(key)}
+    lists = {}
+    if issubclass(cls, LinearMethod):
+        lists = {key: read_list(content, key, path) for key in MODULE_LISTS if content.get(key)}
     if isinstance(fully := read_list(content, "modules_to_save", path), str):
         raise ConfigError(f"{path}: modules_to_save: must be a list of names")
     # what is not set says nothing, of whatever it is
@@ -210,6 +213,8 @@ def to_key(name: str, method: Method) -> str:
     path, _, last = name.rpartition(".")
     if not path:
         return name if method.brings(name) else PREFIX + name
+    if method.brings(name):
+        path = TABLES.get(path, path)
     return f"{PREFIX}{to_peft(path)}.{last}" + (".weight" if takes_weight(last, method) else "")
 
 

@@ -4,6 +4,9 @@ import re
 
 from taichu.model.published_names import OURS_TO_THEIRS, THEIRS_TO_OURS
 
+# the tables of ids' vectors, where a method puts something beside them
+TABLES = {"table": "model.embed_tokens", "head": "lm_head"}
+
 
 def to_peft(path: str) -> str:
     """Their path of one of our Cells; the same where they have none."""

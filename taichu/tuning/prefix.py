@@ -59,7 +59,7 @@ class PrefixMethod(Method):
         size = attention.groups * attention.head_size
         return {"prompt_embeddings": (self.places, 2 * len(backbone.blocks) * size)}
 
-    def acts(self, tensors, base):
+    def acts(self, tensors, base, backbone):
         return True  # a place always takes a share of the softmax
 
     def settings(self):

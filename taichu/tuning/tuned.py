@@ -11,7 +11,7 @@ from taichu.errors import TuningError
 from taichu.model.backbone import Backbone
 from taichu.storage.checkpoint import load_parameters, named_parameters
 from taichu.storage.tensor_file import checksum
-from taichu.tuning.method import Method, TunedLinear
+from taichu.tuning.method import Method, TunedCell
 from taichu.tuning.patterns import select_parameters
 
 
@@ -104,7 +104,7 @@ class Tuned:
         """
         kept = {**self.method.finished(self.own), **self.fully}
         tensors = {n: p.asnumpy() if isinstance(p, ms.Tensor) else p for n, p in kept.items()}
-        require_effect(self.method, tensors, self.base_arrays(), "the adapter")
+        require_effect(self.method, tensors, self.base_arrays(), self.backbone, "the adapter")
         return tensors
 
     def base_arrays(self) -> "Arrays":
@@ -133,7 +133,7 @@ class Tuned:
         """
         require_mergeable(self.method, "the adapter")
         tensors, base, write = self.tensors(), self.base_arrays(), assign()
-        for name, change in self.method.differences(tensors, base):
+        for name, change in self.method.differences(tensors, base, self.backbone):
             if name in self.base:  # a bias that was added is in place
                 write(self.base[name], ms.Tensor((base[name] + change).astype(np.float32)))
         take_out(self.backbone)
@@ -156,13 +156,12 @@ class Arrays(dict):
 
 
 def take_out(backbone: Backbone):
-    """Put the linear maps back where methods have put something beside them."""
+    """Put the Cells back where methods have put something beside them."""
     for cell in [cell for _, cell in backbone.cells_and_names()]:
         for name, child in list(cell.name_cells().items()):
-            if isinstance(child, TunedLinear) and not isinstance(cell, TunedLinear):
-                linear = child.linear
-                names = [(p, p.name) for p in linear.get_parameters()]
-                setattr(cell, name, linear)
+            if isinstance(child, TunedCell) and not isinstance(cell, TunedCell):
+                names = [(p, p.name) for p in child.inmost.get_parameters()]
+                setattr(cell, name, child.inmost)
                 for parameter, old in names:
                     parameter.name = old
 
@@ -173,9 +172,9 @@ def fingerprint(base, trained) -> str:
     return checksum({name: base[name].asnumpy() for name in left}, "")
 
 
-def require_effect(method: Method, tensors, base, where: str):
+def require_effect(method: Method, tensors, base, backbone: Backbone, where: str):
     """Raises: TuningError: an adapter changes nothing."""
-    if not method.acts(tensors, base):
+    if not method.acts(tensors, base, backbone):
         raise TuningError(
             f"{where}: changes nothing ({method.peft_type}: the model with it is the model without "
             "it); it was not trained, or its rate was 0"

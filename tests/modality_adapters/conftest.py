@@ -14,6 +14,7 @@ NANO = {
     "audio": {"shape": [64, 1, 32, 1], "patch": [8, 1, 16]},
     "video": {"shape": [8, 32, 32, 3], "patch": [2, 16, 16]},
     "shape3d": {"shape": [18, 18, 18, 1], "patch": [6, 6, 6]},
+    "depth": {"shape": [1, 32, 32, 1], "patch": [1, 8, 8]},
 }
 
 

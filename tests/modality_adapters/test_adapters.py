@@ -13,11 +13,11 @@ from skimage.transform import resize
 import modality_adapters
 from modality_adapters import ADAPTERS, MediaError, create_adapter
 
-GRIDS = ["image", "audio", "video", "shape3d"]
+GRIDS = ["image", "audio", "video", "shape3d", "depth"]
 
 
-def test_all_five_are_found():
-    assert sorted(ADAPTERS) == ["audio", "image", "shape3d", "text", "video"]
+def test_all_six_are_found():
+    assert sorted(ADAPTERS) == ["audio", "depth", "image", "shape3d", "text", "video"]
     assert all(ADAPTERS[name].name == name for name in ADAPTERS)
 
 
@@ -65,6 +65,9 @@ def test_unknown_names_are_refused_with_the_nearest(nano):
         ("audio", {"shape": [64, 1, 512, 1]}),  # more bands than the window tells apart
         ("audio", {"decibels": 0}),
         ("shape3d", {"margin": 9}),
+        ("depth", {"nearest": 3.0, "farthest": 3.0}),
+        ("depth", {"farthest": 65.6}),  # more than a 16-bit file holds
+        ("depth", {"nearest": 1e-4}),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(name, change, nano):

@@ -18,6 +18,7 @@ SUFFIXES = {
     "audio": [".wav", ".flac", ".ogg", ".mp3"],
     "video": [".mp4", ".avi", ".webm", ".gif"],
     "shape3d": [".obj", ".stl", ".ply", ".glb", ".off"],
+    "depth": [".png", ".tif"],
     "text": [".txt"],
 }
 EVERY = [(name, suffix) for name, suffixes in SUFFIXES.items() for suffix in suffixes]

@@ -9,6 +9,7 @@ QUESTIONS = {
     "audio": {"en": "What is heard?", "zh": "听到了什么？"},
     "video": {"en": "What happens in the video?", "zh": "视频里发生了什么？"},
     "shape3d": {"en": "What shape is this?", "zh": "这是什么形状？"},
+    "depth": {"en": "What does the depth map show?", "zh": "这张深度图里有什么？"},
 }
 
 

@@ -1,8 +1,8 @@
 r"""A conversation: what a row of every format comes to.
 
-A text may hold placeholders, ``<image>``, ``<audio>``, ``<video>``, ``<shape3d>``, where media
-stand; ``\<image>`` is the word itself. Media are listed beside the text, in the order of their
-placeholders; a modality's column is named as ``images`` or ``image``.
+A text may hold placeholders, ``<image>``, ``<audio>``, ``<video>``, ``<shape3d>``, ``<depth>``,
+where media stand; ``\<image>`` is the word itself. Media are listed beside the text, in the order
+of their placeholders; a modality's column is named as ``images`` or ``image``.
 """
 
 import re

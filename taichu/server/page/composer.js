@@ -87,7 +87,7 @@ export function notify(name, ...values) {
 async function attach(added) {
   notify();
   for (const file of added) {
-    const modality = model && modalityOf(file, model.suffixes);
+    const modality = model && (await modalityOf(file, model.suffixes));
     if (modality === "text") {
       at("words").value = await file.text();
       fitWords();

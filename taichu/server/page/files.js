@@ -22,20 +22,39 @@ const TYPES = {
   ".glb": "model/gltf-binary",
   ".off": "model/off",
 };
-const FORMS = { image: "image_url", audio: "audio_url", video: "video_url", shape3d: "shape3d_url" };
+const FORMS = {
+  image: "image_url",
+  audio: "audio_url",
+  video: "video_url",
+  shape3d: "shape3d_url",
+  depth: "depth_url",
+};
 // what an answer may hold of each modality; svg is not among it, which may hold programs
 const EXPECTED = {
   image: ["image/png", "image/jpeg", "image/webp", "image/gif"],
   audio: ["audio/wav", "audio/x-wav", "audio/ogg", "audio/mpeg", "audio/flac"],
   video: ["video/mp4", "video/webm", "image/gif"],
   shape3d: ["model/gltf-binary"],
+  depth: ["image/png"],
 };
 
 export const suffixOf = (name) => (name.match(/\.[^./\\]+$/)?.[0] ?? "").toLowerCase();
 
-/** The modality of a file by its suffix; undefined where the model reads no such file. */
-export function modalityOf(file, suffixes) {
-  return Object.keys(suffixes).find((name) => suffixes[name].includes(suffixOf(file.name)));
+/**
+ * The modality of a file by its suffix, of a picture by its bits too; undefined where the model reads
+ * no such file.
+ */
+export async function modalityOf(file, suffixes) {
+  const fitting = Object.keys(suffixes).filter((name) => suffixes[name].includes(suffixOf(file.name)));
+  if (fitting.length > 1 && fitting.includes("depth"))
+    return (await isDepthMap(file)) ? "depth" : fitting.find((name) => name !== "depth");
+  return fitting[0];
+}
+
+/** Whether a file is a png of one channel of 16 bits. */
+async function isDepthMap(file) {
+  const [bits, colours] = new Uint8Array(await file.slice(24, 26).arrayBuffer());
+  return suffixOf(file.name) === ".png" && bits === 16 && colours === 0;
 }
 
 /** A file as a part of a question. Throws where it cannot be read. */

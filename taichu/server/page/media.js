@@ -26,6 +26,7 @@ export function icon(name) {
 /** An element that shows a file; its name and size stand in where the browser cannot. */
 export function show(modality, file) {
   if (modality === "shape3d") return showSolid(file);
+  if (modality === "depth") return nameOf(modality, file); // of its 16 bits a browser shows 8
   const moving = suffixOf(file.name) === ".gif";
   const tag = modality === "image" || moving ? "img" : modality;
   const element = create(tag, `shown ${modality}`);

@@ -15,8 +15,9 @@ from taichu.tuning.ia3 import Ia3
 from taichu.tuning.lora import Lora
 from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.peft_folder import read_adapter, save_adapter
-from taichu.tuning.peft_names import to_peft
+from taichu.tuning.peft_names import TABLES, to_peft
 from taichu.tuning.prompt import PromptTuning
+from taichu.tuning.trainable_tokens import TrainableTokens
 from taichu.tuning.tuned import tune
 from tests.taichu.tuning.trial import disturb
 
@@ -37,8 +38,10 @@ SIZE = ModelConfig(
     query_key_norm=False,
     bias=True,
     tied=False,
+    scaled_ids=False,
 )
 IDS = np.random.default_rng(2).integers(0, V, (2, 9)).astype(np.int32)
+TOKENS = tuple(int(i) for i in dict.fromkeys(IDS[0, 2:8]))  # some that occur
 ATTENTION = ("query", "key", "value", "output")
 OURS = {
     "lora": Lora(rank=4, alpha=6, targets=("query", "value", "down")),
@@ -49,6 +52,8 @@ OURS = {
     "adalora": AdaLora(steps=9, initial_rank=3, target_rank=2),
     "p-tuning": PTuningV2(places=5),
     "prompt": PromptTuning(places=4),
+    "tokens": TrainableTokens(tokens=TOKENS),
+    "tokens of the table": TrainableTokens(tokens=TOKENS, targets=("table",)),
 }
 Q_V_DOWN = ["q_proj", "v_proj", "down_proj"]
 THEIRS = {
@@ -68,6 +73,12 @@ THEIRS = {
     ),
     "p-tuning": dict(kind="PrefixTuningConfig", num_virtual_tokens=5),
     "prompt": dict(kind="PromptTuningConfig", num_virtual_tokens=4),
+    "tokens": dict(
+        kind="TrainableTokensConfig",
+        token_indices=list(TOKENS),
+        target_modules=["embed_tokens", "lm_head"],
+    ),
+    "tokens of the table": dict(kind="TrainableTokensConfig", token_indices=list(TOKENS)),
 }
 
 
@@ -103,7 +114,7 @@ def twin(language) -> Backbone:
         path, _, last = name.rpartition(".")
         key = "model.norm.weight" if name == "norm.weight" else f"{to_peft(path)}.{last}"
         tensors[name] = theirs.get(key, parameter.asnumpy())
-    tensors["table.own"] = theirs["model.embed_tokens.weight"] / SIZE.width**0.5
+    tensors["table.own"] = theirs["model.embed_tokens.weight"]
     tensors["head.own"] = theirs["lm_head.weight"]
     load_parameters(named_parameters(backbone), tensors, "the twin")
     return backbone
@@ -174,7 +185,7 @@ def test_we_load_peft_s_and_the_gradients_agree(name, cpu, language, tmp_path):
     assert len(theirs) == len(found)
     for name, gradient in zip(tuned.trained, found):
         path, _, part = name.rpartition(".")
-        marks = [to_peft(path), part]
+        marks = [TABLES.get(path, to_peft(path)), part]
         grads = [g for key, g in theirs.items() if all(mark in key for mark in marks)]
         if not path:  # the one matrix of a prefix
             grads = list(theirs.values())

@@ -18,6 +18,7 @@ from taichu.tuning.lora import Lora
 from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.prefix import PrefixTuning
 from taichu.tuning.prompt import PromptTuning
+from taichu.tuning.trainable_tokens import TrainableTokens
 
 SMALL = ModelConfig(
     width=32, depth=1, heads=4, key_value_heads=2, head_size=8, hidden=48, embedding=16, pieces=0
@@ -37,6 +38,7 @@ METHODS = {
     "compacter": Compacter(width=8),
     "bitfit": BitFit(),
     "freeze": Freeze(frozen=("blocks.*.attention", "table", "log_scale")),
+    "trainable_tokens": TrainableTokens(tokens=tuple(range(396, 0, -2))),
 }
 
 
