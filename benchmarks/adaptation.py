@@ -12,8 +12,8 @@ pictures of other handwritings. Every method trains the pictures' embedder fully
 paper that is white instead of black is far from all that the blocks have seen; "embedder" trains
 that alone, "all" every parameter.
 
-A method's learning rate is the best of `RATES` by the digit, on every fifth picture of the training
-split, trained on the others: `--search METHOD` tries them. It never sees the test split.
+A method's learning rate is the best of `RATES` by the digit, on a fifth of the pictures of the
+training split, trained on the others: `--search METHOD` tries them. It never sees the test split.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 from harness import machine, use_threads
 
-STEPS = 400
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 EMBEDDER = "patch_embedders.0"
 REST = ["blocks", "table", "head", "norm", "projection", "log_scale", "patch_embedders.[1-3]"]
@@ -75,6 +74,7 @@ def main():
     parser.add_argument("--data", default="data/digits", help="the digits (data/digits)")
     parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help="not all")
     parser.add_argument("--search", choices=METHODS, metavar="METHOD", help="try learning rates")
+    parser.add_argument("--steps", type=int, default=800, help="of each training (800)")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -84,7 +84,8 @@ def main():
         return
     manifest = Path(chosen.data).resolve() / "negatives.jsonl"
     common = {"start": str(Path(chosen.model).resolve()), "manifest": str(manifest)}
-    print(f"{machine()}; {STEPS} steps")
+    common["steps"] = chosen.steps
+    print(f"{machine()}; {chosen.steps} steps")
     print(f"{'':<16}   digit  caption's   caption\n{'':<16}              digit", end="")
     print("             trained   seconds   MB at most")
     table = {}
@@ -101,7 +102,7 @@ def main():
             table[name] = in_a_process({**common, **way, "out": f"{place}/{len(table)}"})
             print(f"{name:<16}{table[name]}", flush=True)
     if chosen.json:
-        content = {"machine": machine(), "steps": STEPS}
+        content = {"machine": machine(), "steps": chosen.steps}
         content["table"] = {name: asdict(figures) for name, figures in table.items()}
         chosen.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -110,8 +111,8 @@ def hold_out(manifest: Path, place: Path) -> str:
     """A manifest of the training split alone, in which every fifth row is for test."""
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["split"] == "train"]
-    for number, row in enumerate(rows):
-        row["split"] = "test" if number % 5 == 4 else "train"
+    for number in np.random.default_rng(0).permutation(len(rows))[: len(rows) // 5]:
+        rows[number]["split"] = "test"
     shutil.copytree(manifest.parent / "negatives", place / "negatives")
     path = place / "held_out.jsonl"
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -127,7 +128,9 @@ def in_a_process(what: dict) -> Figures:
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def alone(start: str, manifest: str, cache: str, out: str, method=None, rate=0.0) -> Figures:
+def alone(
+    start: str, manifest: str, cache: str, out: str, steps: int, method=None, rate=0.0
+) -> Figures:
     """Tune and measure, in this process; without a method, measure."""
     from taichu import Taichu
     from taichu.inference.adapters import Adapters
@@ -137,7 +140,7 @@ def alone(start: str, manifest: str, cache: str, out: str, method=None, rate=0.0
 
     if method is None:
         return measure(Taichu.from_pretrained(start), manifest, cache)
-    adapter = tune(start, manifest, cache, out, method, rate)
+    adapter = tune(start, manifest, cache, out, steps, method, rate)
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = read_log(Path(out) / "training/backbone/metrics.jsonl")[-2]["seconds"]
     model = Taichu.from_pretrained(start)
@@ -151,14 +154,14 @@ def alone(start: str, manifest: str, cache: str, out: str, method=None, rate=0.0
     return Figures(**{**asdict(figures), **cost})
 
 
-def tune(start: str, manifest: str, cache: str, out: str, method: dict, rate: float) -> Path:
+def tune(start, manifest, cache, out, steps: int, method: dict, rate: float) -> Path:
     """Train by the recipe; returns the adapter's folder."""
     from recipes import tune_lora
     from taichu.command_line.train import load_recipe
 
     given = {"start": start, "manifest": manifest, "cache": cache, "out": out}
-    given |= {"train.steps": STEPS, "train.rate": rate, "train.validate_every": 0}
-    given |= {"mixture.groups": {"text-image": 1}, "mixture.rows": 12}
+    given |= {"train.steps": steps, "train.rate": rate, "train.validate_every": 0}
+    given |= {"mixture.groups": {"text-image": 1}, "mixture.rows": 12, "mixture.augment": 0.4}
     beside = [] if method["name"] == "freeze" else [EMBEDDER]
     given |= {"validation_batches": 1, "method": {**method, "modules_to_save": beside}}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]

@@ -21,8 +21,6 @@ import yaml
 
 from taichu.config import apply_overrides
 
-RECIPES = ("tune_lora", "tune_new_modality", "tune_chat", "tune_preference")
-
 
 def add_options(parser: argparse.ArgumentParser):
     parser.add_argument("folder", metavar="FOLDER", help="the model folder that is tuned")
@@ -90,10 +88,10 @@ def choose(options: argparse.Namespace) -> str:
     device = choose_device(options.device).reason
     precision = choose_precision().split()[1]
     base = tuning.Base(options.folder)
-    shipped = {name: load_yaml(find_yaml(name)) for name in RECIPES}
+    of_new = load_yaml(find_yaml("tune_new_modality"))
     cache = apply_overrides({"cache": "runs/cache"}, options.overrides)["cache"]
-    data = look_at(options.data, base, shipped["tune_new_modality"], cache)
-    content = shipped[data.recipe]
+    data = look_at(options.data, base, of_new, cache)
+    content = load_yaml(find_yaml(data.recipe))
     rank = tuning.choose_rank(base.config, data.lengths)
     trained = tuning.lora_parameters(base.config, rank)
     free = int(options.memory * 1e9) if options.memory else free_memory()
@@ -109,18 +107,14 @@ def choose(options: argparse.Namespace) -> str:
     changes |= data.settings
     rows = {"rows": batch.rows, "length": batch.length}
     changes[data.packed_by] = {**changes.get(data.packed_by, {}), **rows}
-    changes["train"] = {
-        "steps": tuning.choose_steps(data.lengths, batch),
-        "minutes": 0,
-        "accumulate": batch.accumulate,
-        "recompute": batch.recompute,
-    }
+    changes["train"] = {"accumulate": batch.accumulate, "recompute": batch.recompute}
     if "method" in content:
-        reasons.append(f"LoRA of rank {rank} has {trained:,} parameters, two bits each")
-        changes["train"]["rate"] = tuning.choose_rate(base.config)
         name = apply_overrides({}, options.overrides).get("method", {}).get("name", "lora")
         settings = {"rank": rank, "alpha": 2 * rank} if name in ("lora", "dora") else {}
         content["method"] = {"name": name, **settings}
+        steps, rate = tuning.choose_steps(data.lengths, batch), tuning.choose_rate(base.config)
+        changes["train"] |= {"steps": steps, "rate": rate}
+        reasons.append(f"LoRA of rank {rank} has {trained:,} parameters, two bits each")
     for key, value in changes.items():
         inner = isinstance(value, dict) and isinstance(content.get(key), dict)
         content[key] = {**content[key], **value} if inner else value

@@ -23,7 +23,7 @@ from taichu.vocabulary import Vocabulary
 RANKS = (4, 8, 16, 32, 64)
 EPOCHS = 3
 SAMPLES = 24  # that an update learns from
-STEPS = (200, 5000)  # fewest and most
+STEPS = (500, 5000)  # fewest and most: little data are seen more often
 PROCESS = 1 << 30  # bytes of a process with MindSpore, before there is a model; 0.9 GB measured
 TAKEN = 0.6  # share of the free memory that is planned for
 WHOLE = ParallelConfig()

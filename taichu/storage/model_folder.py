@@ -36,7 +36,8 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     content = {**read_json(path), **read_json(folder / "preprocessor_config.json")}
     if content.pop("model_type", None) != "taichu":
-        raise CheckpointError(f"{path}: model_type is not 'taichu'")
+        how = "of a published model `taichu convert --from-hf` makes a folder"
+        raise CheckpointError(f"{path}: model_type is not 'taichu'; {how}")
     content.pop("taichu_version", None)
     try:
         config = build(ModelConfig, content, str(path))

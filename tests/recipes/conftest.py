@@ -1,6 +1,7 @@
 """Small data for recipes, made here from a fixed seed: nothing is downloaded."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -69,3 +70,18 @@ def base(common, tmp_path_factory):
     trained = codecs.main(codecs.Config(out=str(out / "codecs"), train=once, **common))
     config = pretrain.Config(codecs=str(trained), out=str(out), train=once, **rest, **common)
     return pretrain.main(config)
+
+
+@pytest.fixture(scope="session")
+def questions(common) -> Path:
+    """Two questions about each of the eight pictures."""
+    path = Path(common["manifest"]).with_name("questions.jsonl")
+    rows = []
+    for number in range(8):
+        colour, place = list(COLOURS)[number % 4], PLACES[number // 4 % 2]
+        said = ("<image>red, green, blue or white?", colour, "where?", place)
+        roles = ("user", "assistant") * 2
+        messages = [{"role": role, "content": text} for role, text in zip(roles, said)]
+        rows.append(json.dumps({"messages": messages, "images": [f"{number}.png"]}) + "\n")
+    path.write_text("".join(rows), encoding="utf-8")
+    return path

@@ -14,22 +14,6 @@ from taichu.data.conversations.prepared import ConversationFile
 from taichu.inference.adapters import Adapters
 from taichu.training.log import read_log
 from taichu.training.trainer import TrainConfig
-from tests.recipes.conftest import COLOURS, PLACES
-
-
-@pytest.fixture(scope="module")
-def questions(common) -> Path:
-    """Two questions about each of the eight pictures."""
-    path = Path(common["manifest"]).with_name("questions.jsonl")
-    rows = []
-    for number in range(8):
-        colour, place = list(COLOURS)[number % 4], PLACES[number // 4 % 2]
-        said = ("<image>red, green, blue or white?", colour, "where?", place)
-        roles = ("user", "assistant") * 2
-        messages = [{"role": role, "content": text} for role, text in zip(roles, said)]
-        rows.append(json.dumps({"messages": messages, "images": [f"{number}.png"]}) + "\n")
-    path.write_text("".join(rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
