@@ -1,5 +1,6 @@
 """Batches of preferences: of each pair both conversations, which do not see each other."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -107,13 +108,13 @@ class PreferenceBatches:
         """Batch k."""
         return self._pack(self.drawing.rows_of(k * self.axis.size + self.axis.index))
 
-    def once(self, first: int | None = None) -> Iterator[PreferenceBatch]:
-        """Batches of the same shape that hold every pair once, on every rank all; or only those
-        pairs that stand in any rank's first batches, so many of them."""
-        pairs = range(self.count)
-        if first is not None:
-            drawn = (self.drawing.rows_of(number) for number in range(first * self.axis.size))
-            pairs = sorted({number // 2 for rows in drawn for row in rows for number in row})
+    def first(self, batches: int) -> list[int]:
+        """Numbers of the pairs that stand in any rank's first batches."""
+        drawn = (self.drawing.rows_of(number) for number in range(batches * self.axis.size))
+        return sorted({number // 2 for rows in drawn for row in rows for number in row})
+
+    def once(self, pairs: list[int]) -> Iterator[PreferenceBatch]:
+        """Batches of the same shape that hold these pairs once; on every rank all of them."""
         return map(self._pack, self.drawing.once(pairs))
 
     @property
@@ -148,7 +149,8 @@ class PreferenceBatches:
         unchanged = np.random.default_rng(0)  # media are not varied, so nothing is drawn
         segments = [[self.layouts.segment(self.spans[i], unchanged) for i in row] for row in rows]
         packed = pack_into_rows(segments, self.shape, self.vocabulary)
-        pairs = sorted({number // 2 for row in rows for number in row})
+        # where an epoch ends and the next begins a pair may stand in a batch twice
+        pairs = sorted(number // 2 for row in rows for number in row if number % 2 == 0)
         packed.pair_group[: len(pairs)] = 0
         reference = np.zeros((self.shape.pairs, 2), np.float32)
         reference[: len(pairs)] = self.reference[pairs]
@@ -156,10 +158,14 @@ class PreferenceBatches:
 
     def _answers(self, packed: PackedBatch, rows: list[list[int]], pairs: list[int]) -> np.ndarray:
         """Of each target, by the segment that it stands in."""
-        place = {pair: e for e, pair in enumerate(pairs)}
+        seen, places = Counter(), [[] for _ in rows]
+        for row, numbers in enumerate(rows):
+            for number in numbers:
+                e = pairs.index(number // 2) + seen[number]
+                places[row].append(2 * e + number % 2)
+                seen[number] += 1
         answers = np.zeros(self.shape.targets, np.int32)
         for m in np.flatnonzero(packed.weights):
             row, column = divmod(int(packed.positions[m]), self.shape.length)
-            number = rows[row][packed.segment[row, column] - 1]
-            answers[m] = 2 * place[number // 2] + number % 2
+            answers[m] = places[row][packed.segment[row, column] - 1]
         return answers
