@@ -67,21 +67,17 @@ def test_it_learns_what_is_preferred(common, base, preferences, tmp_path, capsys
     assert model.template == ChatTemplate(DEFAULT)
 
 
-def test_going_on_after_a_stop_is_under_the_same_reference(common, base, preferences, tmp_path):
+def test_it_goes_on_under_the_same_reference(common, base, preferences, tmp_path, capsys):
     """The reference is the model as it was at first, not as the checkpoint has it."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tune_preference.main(settings(common, base, preferences, whole, steps=12))
-    plain = dict(steps=12, checkpoint_every=6)
-    config = settings(common, base, preferences, parts, **plain)
-    tune_preference.main(config)
-    for path in (parts / "training/backbone/checkpoints").iterdir():
-        if "12" in path.name:
-            path.unlink()
-    tune_preference.main(config)
-    ends = [read_log(p / "training/backbone/metrics.jsonl")[-1] for p in (whole, parts)]
-    assert ends[0]["validation"]["margin"] == pytest.approx(
-        ends[1]["validation"]["margin"], rel=1e-3
-    )
+    config = settings(common, base, preferences, tmp_path, steps=12, checkpoint_every=6)
+    training = tmp_path / "training" / "backbone"
+    ends = []
+    for _ in range(2):
+        tune_preference.main(config)
+        ends.append(read_log(training / "metrics.jsonl")[-1]["validation"]["margin"])
+        (training / "checkpoints" / "step-00000012.safetensors").unlink()
+    assert "goes on from step 6" in capsys.readouterr().out
+    assert ends[1] == pytest.approx(ends[0], rel=1e-3) and ends[0] > 0.05
 
 
 def test_conversations_are_refused(common, base, tmp_path):
