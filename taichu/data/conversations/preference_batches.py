@@ -23,12 +23,12 @@ class PairsConfig:
 
     rows: int = 8  # B
     length: int = 512  # L
-    overlong: str = "skip"  # a conversation, than a row: skip (its pair) or error
+    overlong: str = "skip"  # than a row, a conversation or a single row's two: skip or error
 
     def __post_init__(self):
         require_known(self.overlong, ("skip", "error"))
-        if self.rows < 2 or self.length < 2:  # a row for each of the longest pair
-            raise ConfigError("rows must be at least 2, length at least 2")
+        if self.rows < 1 or self.length < 2:
+            raise ConfigError("rows must be at least 1, length at least 2")
 
 
 @dataclass
@@ -135,7 +135,8 @@ class PreferenceBatches:
         except TemplateError as error:
             self.skipped.append(f"{place}: {error}")
             return []
-        length = max(map(count_tokens, both))
+        alone = max if self.config.rows > 1 else sum  # a single row is to hold both
+        length = alone(map(count_tokens, both))
         if length <= most:
             return both
         what = f"{place}: {length} tokens are more than length={most}"

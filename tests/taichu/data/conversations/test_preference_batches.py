@@ -130,8 +130,14 @@ def test_overlong_pairs_are_left_out_whole_and_counted(data, tiny):
         make(data, tiny, length=8)
     with pytest.raises(ConfigError, match="overlong: 'truncate' is none of skip, error"):
         PairsConfig(overlong="truncate")
-    with pytest.raises(ConfigError, match="rows must be at least 2"):
-        PairsConfig(rows=1)
+    with pytest.raises(ConfigError, match="rows must be at least 1"):
+        PairsConfig(rows=0)
+    both = make(data, tiny).drawing.lengths.reshape(-1, 2).sum(1)
+    most = int(np.sort(both)[20])
+    single = make(data, tiny, rows=1, length=most)
+    assert single.count == (both <= most).sum()
+    held = [pair for batch in single.once(range(single.count)) for pair in batch.pairs]
+    assert sorted(held) == list(range(single.count))
 
 
 def test_what_a_template_refuses_is_left_out(data, tiny):
