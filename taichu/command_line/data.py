@@ -26,7 +26,8 @@ examples:
 CHECK = """Read every file that data names as training would, and list what is wrong, by line.
 
 The data is a manifest, or conversations: messages, ShareGPT, LLaVA, Alpaca, COCO captions, or
-questions and answers. Which it is, is told by what the file holds.
+questions and answers; or preferences, as TRL, LLaMA-Factory and ms-swift have them. Which it
+is, is told by what the file holds.
 
 Exit code 1 when anything is wrong. Problems go to the standard output, one a line: FILE:LINE: what.
 

@@ -112,8 +112,8 @@ def choose(options: argparse.Namespace) -> str:
         name = apply_overrides({}, options.overrides).get("method", {}).get("name", "lora")
         settings = {"rank": rank, "alpha": 2 * rank} if name in ("lora", "dora") else {}
         content["method"] = {"name": name, **settings}
-        steps, rate = tuning.choose_steps(data.lengths, batch), tuning.choose_rate(base.config)
-        changes["train"] |= {"steps": steps, "rate": rate}
+        rate = float(f"{data.rate * tuning.choose_rate(base.config):.2g}")
+        changes["train"] |= {"steps": tuning.choose_steps(data.lengths, batch), "rate": rate}
         reasons.append(f"LoRA of rank {rank} has {trained:,} parameters, two bits each")
     for key, value in changes.items():
         inner = isinstance(value, dict) and isinstance(content.get(key), dict)

@@ -9,7 +9,12 @@ from tqdm import tqdm
 
 from modality_adapters import create_adapter
 from modality_adapters.errors import MediaError
-from taichu.data.conversations.reading import read_conversations
+from taichu.data.conversations.reading import (
+    PREFERENCE,
+    detect_format,
+    read_conversations,
+    read_preferences,
+)
 from taichu.data.manifest import read_manifest
 
 CHUNK = 32  # files a worker reads at a time
@@ -46,7 +51,7 @@ def check_conversations(
     workers: int = 2,
     progress: bool = True,
 ) -> tuple[int, list[str]]:
-    """The same of a file of conversations.
+    """The same of a file of conversations or preferences.
 
     Args:
         format, folder: see `taichu.data.conversations.reading.read_conversations`.
@@ -55,7 +60,11 @@ def check_conversations(
         ConversationError: the file itself cannot be read.
     """
     problems: list[str] = []
-    read = read_conversations(path, modalities, format, folder, problems=problems)
+    format = format or detect_format(path)[0]
+    if format == PREFERENCE:
+        read = read_preferences(path, modalities, folder, problems)
+    else:
+        read = read_conversations(path, modalities, format, folder, problems=problems)
     rows = [(conversation.place, conversation.media) for conversation in read]
     return _check(path, rows, problems, modalities, workers, progress)
 

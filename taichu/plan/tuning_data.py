@@ -9,14 +9,22 @@ from modality_adapters import create_adapter
 from taichu.config import SIZES, load_size
 from taichu.data.conversations.batches import ConversationBatches, ConversationsConfig
 from taichu.data.conversations.conversation import MEDIA
-from taichu.data.conversations.prepared import ConversationFile, prepare_conversations
-from taichu.data.conversations.reading import detect_format
+from taichu.data.conversations.drawing import Drawing
+from taichu.data.conversations.preference_batches import PairsConfig, PreferenceBatches
+from taichu.data.conversations.prepared import (
+    ConversationFile,
+    PreferenceFile,
+    prepare_conversations,
+    prepare_preferences,
+)
+from taichu.data.conversations.reading import PREFERENCE, detect_format
 from taichu.data.manifest import Sample, read_manifest
 from taichu.errors import TuningError
 from taichu.plan.tuning import Base, Lengths
 from taichu.vocabulary import TEXT
 
-LONGEST = 4096  # tokens of a row; what is longer is cut
+LONGEST = 4096  # tokens of a row; what is longer is cut, of preferences left out
+PREFERENCE_RATE = 1 / 8  # a preference is learned from what differs, and the model is to stay near
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class TuningData:
         lengths: of the samples.
         packed_by: the recipe's key that says how rows are packed.
         settings: of the recipe that follow from the data.
+        rate: share of the learning rate that answers to be repeated would have.
     """
 
     reason: str
@@ -36,13 +45,14 @@ class TuningData:
     lengths: Lengths
     packed_by: str
     settings: dict = field(default_factory=dict)
+    rate: float = 1.0
 
 
 def look_at(path: Path | str, base: Base, recipe_of_new: dict, cache: str) -> TuningData:
     """Read data and choose the recipe.
 
     Args:
-        path: a manifest or conversations.
+        path: a manifest, conversations or preferences.
         base: the model.
         recipe_of_new: settings of tune_new_modality as shipped.
         cache: folder of read media.
@@ -54,6 +64,8 @@ def look_at(path: Path | str, base: Base, recipe_of_new: dict, cache: str) -> Tu
     format, reason = detect_format(path)
     if format == "manifest":
         return _manifest(path, base, reason, recipe_of_new)
+    if format == PREFERENCE:
+        return _preferences(path, base, reason, cache)
     return _conversations(path, base, format, reason, cache)
 
 
@@ -62,15 +74,28 @@ def _conversations(path, base: Base, format: str, reason: str, cache: str) -> Tu
     data = prepare_conversations((file,), base.config.modalities, cache)
     how = ConversationsConfig(rows=1, length=LONGEST, overlong="truncate")
     batches = ConversationBatches(data, base.vocabulary, base.adapters, base.template, how, 0)
-    lengths = Lengths(
-        samples=len(batches.lengths),
-        tokens=int(batches.lengths.sum()),
-        learned=int(batches.targets.sum()),
-        longest=int(batches.lengths.max()),
-    )
+    lengths = _drawn(batches.drawing)
     settings = {"data": [{"path": str(path), "format": format}], "validation": []}
     settings["conversations"] = {"overlong": "truncate"}
     return TuningData(reason, "tune_chat", lengths, "conversations", settings)
+
+
+def _preferences(path, base: Base, reason: str, cache: str) -> TuningData:
+    data = prepare_preferences((PreferenceFile(str(path)),), base.config.modalities, cache)
+    how = base.template, PairsConfig(rows=2, length=LONGEST), 0
+    batches = PreferenceBatches(data, base.vocabulary, base.adapters, *how)
+    settings = {"data": [{"path": str(path)}], "validation": []}
+    lengths = _drawn(batches.drawing)
+    return TuningData(reason, "tune_preference", lengths, "pairs", settings, PREFERENCE_RATE)
+
+
+def _drawn(drawing: Drawing) -> Lengths:
+    return Lengths(
+        samples=len(drawing.lengths),
+        tokens=int(drawing.lengths.sum()),
+        learned=int(drawing.targets.sum()),
+        longest=int(drawing.lengths.max()),
+    )
 
 
 def _manifest(path, base: Base, reason: str, recipe_of_new: dict) -> TuningData:

@@ -31,6 +31,8 @@ class Objective(nn.Cell):
         (0 where none was decoded).
     """
 
+    before_patches = 12  # arrays of a batch
+
     def __init__(
         self,
         backbone: Backbone,

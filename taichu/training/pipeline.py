@@ -78,7 +78,9 @@ class PipelineStep(TrainingStep):
     def evaluated(self, received_ND, *arrays):
         seen = ops.zeros((3 + self.objective.modalities,), ms.float32)
         if self.last:
-            loss, parts = self.stage.loss(*self.stage.run(received_ND, *arrays), *arrays[5:12])
+            loss, parts = self.stage.loss(
+                *self.stage.run(received_ND, *arrays), *arrays[5 : self.stage.before]
+            )
             seen = ops.concat((loss.reshape((1,)), parts))
         return seen
 

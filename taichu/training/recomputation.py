@@ -31,7 +31,7 @@ class RecomputedGradient(nn.Cell):
 
     def __init__(self, stage: Stage, parameters):
         super().__init__(auto_prefix=False)
-        self.stage, self.backbone = stage, stage.backbone
+        self.stage, self.backbone, self.before = stage, stage.backbone, stage.before
         self.after = After()
         self.blocks = self.backbone.own_blocks
         self.in_block = [
@@ -51,12 +51,16 @@ class RecomputedGradient(nn.Cell):
 
     def construct(self, received_ND, returned_ND, *arrays):
         where = (*self.backbone.turn(arrays[2]), arrays[3], arrays[4])
-        x_ND, branch_ND = self.stage.start(received_ND, arrays[0], arrays[1], *arrays[12:])
+        x_ND, branch_ND = self.stage.start(
+            received_ND, arrays[0], arrays[1], *arrays[self.before :]
+        )
         kept = []
         for n in self.blocks:
             kept.append((x_ND, branch_ND))
             x_ND, branch_ND = self.backbone.blocks[n](x_ND, branch_ND, *where)
-        value, returned, of_outside = self.end(x_ND, branch_ND, returned_ND, arrays[5:12])
+        value, returned, of_outside = self.end(
+            x_ND, branch_ND, returned_ND, arrays[5 : self.before]
+        )
         found = ()
         for b in self.backwards:
             x_ND = self.after(kept[b][0], returned[0])
@@ -67,7 +71,7 @@ class RecomputedGradient(nn.Cell):
             found = (*of_block, *found)
         if self.backbone.reads:
             _, of_reading = self.through(self.backbone.read_tokens, self.outside)(
-                arrays[0], arrays[1], *arrays[12:], returned
+                arrays[0], arrays[1], *arrays[self.before :], returned
             )
             of_outside = self.sum(of_outside, of_reading)
         found = (*found, *of_outside)

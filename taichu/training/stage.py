@@ -35,7 +35,7 @@ class Stage(nn.Cell):
         if objective.backbone.prefix is not None:
             raise ConfigError("train.recompute and parallel.pipeline: not with a prefix or prompts")
         self.objective, self.backbone = objective, objective.backbone
-        self.loss_scale = loss_scale
+        self.loss_scale, self.before = loss_scale, objective.before_patches
 
     def start(self, received_ND, ids_BL, source_BL, *patches_NP):
         """The two (N, D) that the first block adds."""
@@ -45,12 +45,12 @@ class Stage(nn.Cell):
 
     def run(self, received_ND, *arrays):
         """The two (N, D) that the last block returns."""
-        x_ND, branch_ND = self.start(received_ND, arrays[0], arrays[1], *arrays[12:])
+        x_ND, branch_ND = self.start(received_ND, arrays[0], arrays[1], *arrays[self.before :])
         return self.backbone.run_blocks(x_ND, branch_ND, *arrays[2:5])
 
     def loss(self, x_ND, branch_ND, *others):
-        """(loss, parts) of what the last block returns; ``others`` are a `PackedBatch`'s from
-        ``pool`` to ``pair_caption``."""
+        """(loss, parts) of what the last block returns; ``others`` are a batch's arrays
+        between the `PLANES` and the patches."""
         hidden_ND = self.backbone.normalise(x_ND, branch_ND)
         hidden_ND = self.backbone.all_tokens(hidden_ND, others[0].shape[1])
         return self.objective.loss(hidden_ND, *others)
@@ -76,7 +76,7 @@ class StageGradient(nn.Cell):
         parameters: those whose gradients are wanted, in order.
 
     Inputs: what was received (N, D), the gradient of what was sent on (N, D), and the arrays of a
-    `PackedBatch`. Output: (what is differentiated, loss, parts), the gradient of what was received,
+    batch. Output: (what is differentiated, loss, parts), the gradient of what was received,
     gradients of the parameters.
     """
 
@@ -91,4 +91,4 @@ class StageGradient(nn.Cell):
 
     def whole(self, received_ND, returned_ND, *arrays):
         x_ND, branch_ND = self.stage.run(received_ND, *arrays)
-        return self.stage.finish(x_ND, branch_ND, returned_ND, *arrays[5:12])
+        return self.stage.finish(x_ND, branch_ND, returned_ND, *arrays[5 : self.before])

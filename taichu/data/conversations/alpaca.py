@@ -3,7 +3,7 @@
 {"instruction": "Say it in Chinese.", "input": "a red seven", "output": "红色的七"}
 """
 
-from taichu.data.conversations.conversation import Source, Turn, draft, fill
+from taichu.data.conversations.conversation import Draft, Source, Turn, draft, fill
 from taichu.errors import ConversationError
 
 
@@ -17,6 +17,17 @@ def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
 
     Raises:
         ConversationError, ManifestError: it is malformed.
+    """
+    drafts = read_prompt(row)
+    drafts.append(draft("assistant", row.get("output"), True, "'output'"))
+    return [fill(drafts, row, source)]
+
+
+def read_prompt(row: dict) -> list[Draft]:
+    """The turns before the answer.
+
+    Raises:
+        ConversationError: they are malformed.
     """
     drafts = []
     if row.get("system"):
@@ -35,5 +46,4 @@ def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
             raise ConversationError(f"{key!r} must be a string")
     together = "\n".join(text for text in (asked, more) if text)
     drafts.append(draft("user", together, False, "'instruction'"))
-    drafts.append(draft("assistant", row.get("output"), True, "'output'"))
-    return [fill(drafts, row, source)]
+    return drafts

@@ -35,9 +35,17 @@ def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
     Raises:
         ConversationError, ManifestError: it is malformed.
     """
-    said = listed(row, "messages")
-    drafts = [read_message(message, f"messages[{i}]") for i, message in enumerate(said)]
-    return [fill(drafts, row, source)]
+    return [fill(read_messages(row, "messages"), row, source)]
+
+
+def read_messages(row: dict, column: str) -> list[Draft]:
+    """The turns in a row's column.
+
+    Raises:
+        ConversationError: they are malformed.
+    """
+    said = listed(row, column)
+    return [read_message(message, f"{column}[{i}]") for i, message in enumerate(said)]
 
 
 def read_message(message, what: str) -> Draft:

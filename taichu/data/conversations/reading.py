@@ -16,6 +16,7 @@ from taichu.data.conversations import (
     coco_captions,
     manifest_captions,
     messages,
+    preferences,
     question_answer,
     sharegpt,
 )
@@ -27,6 +28,7 @@ from taichu.errors import ConversationError, ManifestError
 
 MOST_BYTES = 1 << 31  # of a file that is one JSON value, and so is read as a whole
 LOOKED_AT = 200  # rows by which a format is known
+PREFERENCE = "preference"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ FORMATS = {
     "coco": Format(coco_captions.recognise, coco_captions.read),
     "question_answer": Format(question_answer.recognise, question_answer.read),
     "manifest": Format(manifest_captions.recognise, manifest_captions.read),
+    PREFERENCE: Format(preferences.recognise, preferences.read),
 }
 
 
@@ -88,7 +91,8 @@ def read_conversations(
             the first one raises.
 
     Raises:
-        ConversationError: the file cannot be read or is of another format, or a row is malformed.
+        ConversationError: the file cannot be read, is of another format or holds preferences, or a
+            row is malformed.
     """
     path = Path(path)
     rows = _rows(path)
@@ -99,9 +103,50 @@ def read_conversations(
     elif format not in FORMATS:
         known = ", ".join(FORMATS)
         raise ConversationError(f"format {format!r} is none of {known}{nearest(format, FORMATS)}")
-    root = Path(folder) if folder else path.parent
+    if format == PREFERENCE:
+        raise ConversationError(
+            f"{path}: holds preferences, a chosen and a rejected answer a row, and not "
+            "conversations; `taichu train tune_preference` learns from them"
+        )
     asked = QUESTIONS | _checked(questions or {})
-    source = Source(MediaFolder(root, f"the folder {root}"), tuple(modalities), asked, split)
+    source = Source(_folder(path, folder), tuple(modalities), asked, split)
+    return _read(path, rows, format, source, problems)
+
+
+def read_preferences(
+    path: Path | str,
+    modalities=MEDIA,
+    folder: Path | str | None = None,
+    problems: list[str] | None = None,
+) -> list[Conversation]:
+    """Read every row of a file of preferences (`taichu.data.conversations.preferences`).
+
+    Args:
+        path, modalities, folder, problems: as of `read_conversations`.
+
+    Returns:
+        Of each row the conversation with the chosen answer, and behind it the same with the
+        rejected one.
+
+    Raises:
+        ConversationError: the file cannot be read or is of another format, or a row is malformed.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    first = list(islice(rows, LOOKED_AT))
+    if not any(isinstance(row, dict) and preferences.recognise(row) for _, row in first):
+        raise ConversationError(f"{path}: holds no preferences: {preferences.HINT}")
+    source = Source(_folder(path, folder), tuple(modalities), QUESTIONS)
+    return _read(path, chain(first, rows), PREFERENCE, source, problems)
+
+
+def _folder(path: Path, folder: Path | str | None) -> MediaFolder:
+    root = Path(folder) if folder else path.parent
+    return MediaFolder(root, f"the folder {root}")
+
+
+def _read(path: Path, rows: Iterable, format: str, source: Source, problems: list[str] | None):
+    """Conversations of all rows, in order."""
     found = []
     for place, row in _entries(path, rows, format):
         try:
@@ -199,6 +244,8 @@ def _detect(path: Path, rows: Iterable[tuple[str, object]]) -> tuple[str, str]:
         if not isinstance(row, dict):
             continue
         why = {name: reason for name, f in FORMATS.items() if (reason := f.recognise(row))}
+        if PREFERENCE in why:  # has a prompt of another format
+            why = {PREFERENCE: why[PREFERENCE]}
         if "llava" in why:  # is ShareGPT's too, and read alike
             del why["sharegpt"]
         if len(why) > 1:  # an id and an image are no more a manifest's than others'

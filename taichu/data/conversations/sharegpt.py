@@ -29,14 +29,31 @@ def read(row: dict, source: Source) -> list[tuple[Turn, ...]]:
     Raises:
         ConversationError, ManifestError: it is malformed.
     """
+    return [fill(read_turns(row), row, source)]
+
+
+def read_turns(row: dict) -> list[Draft]:
+    """The turns in ``conversations``, ``system`` before them.
+
+    Raises:
+        ConversationError: they are malformed.
+    """
     said = listed(row, "conversations")
-    drafts = [_draft(turn, f"conversations[{i}]") for i, turn in enumerate(said)]
+    drafts = [read_turn(turn, f"conversations[{i}]") for i, turn in enumerate(said)]
     if row.get("system"):
         drafts.insert(0, draft("system", row["system"], False, "'system'"))
-    return [fill(drafts, row, source)]
+    return drafts
 
 
-def _draft(turn, what: str) -> Draft:
+def read_turn(turn, what: str) -> Draft:
+    """The turn of ``from`` and ``value``.
+
+    Args:
+        what: it is called in errors.
+
+    Raises:
+        ConversationError: it is malformed.
+    """
     speaker = turn.get("from") if isinstance(turn, dict) else None
     if not isinstance(speaker, str):
         raise ConversationError(f"{what} must be an object with 'from' and 'value'")

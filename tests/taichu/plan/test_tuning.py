@@ -121,6 +121,13 @@ def test_data_choose_the_recipe(base, tmp_path):
     assert found.lengths.samples == 1
     assert found.lengths.learned == len(base.vocabulary.encode("a red seven")) + 1
 
+    pair = {"prompt": "<image>which?", "chosen": "a red seven", "rejected": "a", "image": "b.png"}
+    found = look_at(write(tmp_path / "p.jsonl", [pair]), base, NEW, cache)
+    assert found.recipe == "tune_preference" and found.packed_by == "pairs"
+    answers = [len(base.vocabulary.encode(text)) + 1 for text in ("a red seven", "a")]
+    assert found.lengths.samples == 2 and found.lengths.learned == sum(answers)
+    assert found.rate < 1
+
     alone = {"id": "3", "image": "a.png"}
     with pytest.raises(TuningError, match="no row of the split train holds two of"):
         look_at(write(tmp_path / "n.jsonl", [alone]), base, NEW, cache)

@@ -176,12 +176,12 @@ def test_epochs_are_permutations_and_rows_are_full(data, nano, adapters):
     batches = make(data, nano, adapters)
     shapes = {tuple(a.shape for a in batches(k).arrays()) for k in range(20)}
     assert len(shapes) == 1
-    drawn = batches._numbers()
+    drawn = batches.drawing.numbers()
     epochs = [[next(drawn) for _ in batches.spans] for _ in range(3)]
     assert all(sorted(epoch) == list(range(len(batches.spans))) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     # none waits for long: in 20 batches each comes nearly as often as any other
-    seen = Counter(i for k in range(20) for row in batches._planned[k] for i in row)
+    seen = Counter(i for k in range(20) for row in batches.drawing.rows_of(k) for i in row)
     assert max(seen.values()) - min(seen.values()) <= 5
     batches = make(data, nano, adapters, length=480)
     assert np.mean([batches(k).padding for k in range(20)]) < 0.05
@@ -197,7 +197,7 @@ def test_ranks_share_out_the_batches(data, nano, adapters):
 
 
 def test_overlong_conversations_are_counted(data, nano, adapters):
-    lengths = sorted(make(data, nano, adapters).lengths)
+    lengths = sorted(make(data, nano, adapters).drawing.lengths)
     most = int(lengths[len(lengths) // 2])
     longer = sum(length > most for length in lengths)
     skipping = make(data, nano, adapters, length=most)
