@@ -27,7 +27,7 @@ TARGETS = {"q_v": ("query", "value"), "all": ("blocks.*",)}
 
 
 def main():
-    parser = options(__doc__, runs=5)
+    parser = options(__doc__, runs=4)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--steps", type=int, default=3, help="steps timed a turn (default 3)")
     chosen = parser.parse_args()
@@ -142,6 +142,8 @@ def theirs(folder: Path, targets: str, way: str):
     torch.set_num_threads(THREADS)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "llama")
     model = peft.PeftModel.from_pretrained(model, folder / targets, is_trainable=True)
+    for parameter in model.parameters():  # out of the mapped file, whose pages may leave memory
+        parameter.data = parameter.data.clone()
     step = TorchStep(Loss(model), way == "compiled", RATE)
     return lambda ids: step((ids.astype(np.int64),))
 
