@@ -18,6 +18,7 @@ from harness import THREADS, machine, options
 PARTS = (
     "train_step",
     "first_step",
+    "lora_step",
     "adapters",
     "packing",
     "decode",

@@ -49,28 +49,48 @@ def measure(size: str, runs: int, steps: int) -> dict[str, list[float]]:
     count = sum(w.size for w in weights.values())
     print(f"{size:>5} {count / 1e6:.1f} million parameters, {describe_batch(size)}", flush=True)
     workers["torch"].send(weights)
-    place = {"ours": "mindspore", "eager": "torch", "compiled": "torch"}
-
-    def turn(way: str, count: int):
-        workers[place[way]].send((way, count))
-        return workers[place[way]].recv()
-
-    first = {way: turn(way, 1)[0] for way in WAYS}  # compiles too
-    for way in WAYS[1:]:
-        for wanted, got, what in zip(first["ours"], first[way], ("loss", "gradient norm")):
-            if not abs(got - wanted) < 1e-4 * abs(wanted):
-                raise SystemExit(f"{size} {way}: {what} {got} is not ours, {wanted}")
-    print(f"{size:>5} loss {first['ours'][0]:.5f}, the same in all ways", flush=True)
-    seconds = {way: [] for way in WAYS}
-    for _ in range(runs):
-        for way in WAYS:
-            turn(way, 1)  # not timed: caches, and threads that wake up
-            seconds[way] += [took for _, _, took in turn(way, steps)]
-            time.sleep(0.3)  # threads that spin after their work fall asleep
+    ways = {"ours": "mindspore", "eager": "torch", "compiled": "torch"}
+    turn = turns_of({way: workers[place] for way, place in ways.items()})
+    first = require_equal(turn, WAYS, size)
+    print(f"{size:>5} loss {first[0]:.5f}, the same in all ways", flush=True)
+    seconds = take_turns(turn, WAYS, runs, steps)
     for connection in workers.values():
         connection.send(None)
     for process in processes:
         process.join(30)
+    return seconds
+
+
+def turns_of(workers: dict):
+    """(way, steps) -> (loss, gradient norm, seconds) of each step, from the process that serves
+    the way."""
+
+    def turn(way: str, steps: int) -> list[tuple[float, float, float]]:
+        workers[way].send((way, steps))
+        return workers[way].recv()
+
+    return turn
+
+
+def require_equal(turn, ways, what: str, steps: int = 1) -> tuple[float, float]:
+    """Loss and gradient norm after so many steps of the first way, which the others must have."""
+    last = {way: turn(way, steps)[-1] for way in ways}  # the first compiles too
+    first = last[ways[0]][:2]
+    for way in ways[1:]:
+        for wanted, got, name in zip(first, last[way], ("loss", "gradient norm")):
+            if not abs(got - wanted) < 1e-4 * abs(wanted):
+                raise SystemExit(f"{what} {way}: {name} {got} is not ours, {wanted}")
+    return first
+
+
+def take_turns(turn, ways, runs: int, steps: int) -> dict[str, list[float]]:
+    """Seconds of every timed step, by way."""
+    seconds = {way: [] for way in ways}
+    for _ in range(runs):
+        for way in ways:
+            turn(way, 1)  # not timed: caches, and threads that wake up
+            seconds[way] += [took for _, _, took in turn(way, steps)]
+            time.sleep(0.3)  # threads that spin after their work fall asleep
     return seconds
 
 

@@ -78,7 +78,9 @@ def main(config: Config) -> Path:
     return out / "model"
 
 
-def train(model: Taichu, data: PreparedData, config, make_optimizer=AdamW):
+def train(
+    model: Taichu, data: PreparedData, config, make_optimizer=AdamW, make_objective=Objective
+):
     """Train what of a model's backbone is to be trained.
 
     Args:
@@ -86,6 +88,7 @@ def train(model: Taichu, data: PreparedData, config, make_optimizer=AdamW):
         config: a `Config`, or another recipe's with these of its fields: manifest, out, cache,
             mixture, train, profile, validation_batches, seed.
         make_optimizer: see `Trainer`.
+        make_objective: makes the objective, called as `Objective` is.
     """
     mixture, skipped = config.mixture, data.skipped
     decoding = mixture.grouped_weight > 0 or mixture.joint_weight > 0
@@ -107,8 +110,7 @@ def train(model: Taichu, data: PreparedData, config, make_optimizer=AdamW):
     quotas = dict(zip(mixture.groups, batches.quotas))
     print(f"samples of a batch, by its group and the caption observed: {quotas}", flush=True)
 
-    objective = Objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
-    part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]
+    objective = make_objective(model.backbone, model.vocabulary, mixture.alignment_weight, decoding)
 
     def validate() -> dict:
         rows = []
@@ -117,12 +119,12 @@ def train(model: Taichu, data: PreparedData, config, make_optimizer=AdamW):
         # a batch holds one group: of each part, the mean over the batches that have it, if any
         means = np.sum(rows, 0) / np.maximum(np.count_nonzero(rows, 0), 1)
         means = mean_over_ranks(means.astype(np.float32))
-        return {n: round(float(v), 5) for n, v in zip(part_names, means) if v}
+        return {n: round(float(v), 5) for n, v in zip(objective.part_names, means) if v}
 
     trainer = Trainer(
         objective,
         batches,
-        part_names,
+        objective.part_names,
         config.train,
         Path(config.out) / "training" / "backbone",
         validate if test_batches else None,

@@ -9,7 +9,7 @@ from ascend import operators
 from ascend.device_matrix import device_matrix
 from ascend.operators.masked import MASKED
 from taichu.model.backbone import Backbone
-from taichu.vocabulary import JointIds, modality_of
+from taichu.vocabulary import TEXT, JointIds, modality_of
 
 LARGEST_LOG_SCALE = math.log(100.0)  # of alignment's scores, CLIP's bound
 
@@ -29,6 +29,9 @@ class Objective(nn.Cell):
     Output: (loss, parts): a number, and (2 + modalities,) float32: alignment loss, share of pairs
         whose text finds its media first in the batch, and the mean loss of each decoded modality
         (0 where none was decoded).
+
+    Attributes:
+        part_names: what a log calls the parts, in order.
     """
 
     before_patches = 12  # arrays of a batch
@@ -45,6 +48,8 @@ class Objective(nn.Cell):
         self.alignment_weight = alignment_weight
         self.decoding = decoding
         self.modalities = 1 + len(vocabulary.media)
+        named = (f"decoding.{name}" for name in (TEXT, *vocabulary.media))
+        self.part_names = ("alignment", "hit", *named)
         self.matmul = ops.MatMul(transpose_b=True)
         self.rows, self.narrow = operators.look_up(), operators.narrow()
         data = device_matrix().data
@@ -77,12 +82,26 @@ class Objective(nn.Cell):
 
     def loss(self, hidden_ND, pool, positions, targets, weights, ranges, pair_group, pair_caption):
         """The same, of what the backbone made of a batch."""
+        predicted = self.predict(hidden_ND, pool, positions, pair_group)
+        return self.compare(*predicted, targets, weights, ranges, pair_group, pair_caption)
+
+    def predict(self, hidden_ND, pool, positions, pair_group):
+        """Embeddings (2 E, C) of the pairs' sides, in turn, and logits (M, V) of what is to be
+        decoded; () of what is left out."""
+        embeddings_FC = logits_MV = ()
+        if self.alignment_weight > 0:
+            embeddings_FC = self.backbone.embed(hidden_ND, pool, 2 * pair_group.shape[0])
+        if self.decoding:
+            logits_MV = self.logits(hidden_ND, positions)
+        return embeddings_FC, logits_MV
+
+    def compare(self, embeddings_FC, logits_MV, targets, weights, ranges, pair_group, pair_caption):
+        """(loss, parts) of what was predicted."""
         loss = ops.zeros((), ms.float32)
         parts = []
         if self.alignment_weight > 0:
-            E = pair_group.shape[0]
-            embeddings = self.backbone.embed(hidden_ND, pool, 2 * E)
-            sides, C = embeddings.reshape((E, -1)), embeddings.shape[1]
+            E, C = pair_group.shape[0], embeddings_FC.shape[1]
+            sides = embeddings_FC.reshape((E, -1))
             left_EC, right_EC = self.narrow(sides, 1, 0, C), self.narrow(sides, 1, C, C)
             alignment, hit = self.contrast(left_EC, right_EC, pair_group, pair_caption)
             loss = loss + self.alignment_weight * alignment
@@ -90,7 +109,6 @@ class Objective(nn.Cell):
         else:
             parts += [ops.zeros((), ms.float32), ops.zeros((), ms.float32)]
         if self.decoding:
-            logits_MV = self.logits(hidden_ND, positions)
             losses_M = self.cross_entropy(logits_MV, targets, ranges)
             loss = loss + (losses_M * weights).sum()
             parts += self.by_modality(losses_M, targets, weights)

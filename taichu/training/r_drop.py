@@ -50,10 +50,13 @@ class RDropObjective(Objective):
 
 def divergence(first_MV, second_MV, ranges_M2):
     """(KL(p || q) + KL(q || p)) / 2 of each two rows of logits, in their ranges; (M,)."""
-    place_V = ops.arange(first_MV.shape[1]).astype(ms.int32).reshape((1, -1))
+    first_MV, second_MV = logs_in(ranges_M2, first_MV), logs_in(ranges_M2, second_MV)
+    return 0.5 * ((ops.exp(first_MV) - ops.exp(second_MV)) * (first_MV - second_MV)).sum(-1)
+
+
+def logs_in(ranges_M2, logits_MV):
+    """Logarithms of the distribution that each row of logits has in its range, (M, V)."""
+    place_V = ops.arange(logits_MV.shape[1]).astype(ms.int32).reshape((1, -1))
     start_M1, end_M1 = ranges_M2[:, 0:1], ranges_M2[:, 1:2]
     outside_MV = ops.logical_or(place_V < start_M1, place_V >= end_M1).astype(ms.float32)
-    logs = ()
-    for logits_MV in (first_MV, second_MV):
-        logs += (ops.log_softmax(logits_MV.astype(ms.float32) + outside_MV * MASKED, -1),)
-    return 0.5 * ((ops.exp(logs[0]) - ops.exp(logs[1])) * (logs[0] - logs[1])).sum(-1)
+    return ops.log_softmax(logits_MV.astype(ms.float32) + outside_MV * MASKED, -1)

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class Trainer:
         self,
         objective,
         batches: Callable,
-        part_names: list[str],
+        part_names: Sequence[str],
         config: TrainConfig,
         out: Path | str,
         validate: Callable[[], dict] | None = None,

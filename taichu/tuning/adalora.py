@@ -128,7 +128,7 @@ class AdaLoraLinear(TunedLinear):
     def construct(self, x_NI):
         x_Nr = self.matmul(self.dropout(x_NI), self.lora_A)
         x_Nr = x_Nr * self.lora_E.reshape((1, -1)).astype(x_Nr.dtype)
-        return self.base(x_NI) + self.matmul(x_Nr, self.lora_B) * self.scale
+        return self.base(x_NI) + self.matmul(x_Nr * self.scale, self.lora_B)
 
 
 class AdaLoraAdamW(AdamW):

@@ -101,5 +101,5 @@ class LoraLinear(TunedLinear):
         return self.base(x_NI) + self.low_rank(x_NI)
 
     def low_rank(self, x_NI):
-        x_Nr = self.matmul(self.dropout(x_NI), self.lora_A)
-        return self.matmul(x_Nr, self.lora_B) * self.scale
+        x_Nr = self.matmul(self.dropout(x_NI), self.lora_A) * self.scale
+        return self.matmul(x_Nr, self.lora_B)
