@@ -15,10 +15,11 @@ import numpy as np
 from ascend.device import choose_device
 from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.precision import choose_precision
+from ascend.ranks import read_ranks
 from modality_adapters.grid import widen
 from taichu.data.prepared import prepare, spread
 from taichu.inference.pretrained import create_codecs, save_codecs
-from taichu.model.codec import CodecObjective
+from taichu.model.codec import Codec, CodecObjective
 from taichu.storage.model_folder import create_adapters, read_size
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig, Trainer
@@ -40,33 +41,43 @@ class Config:
 def main(config: Config) -> Path:
     """Train all codecs; returns the folder that holds them."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
-    rank = choose_device_matrix(ParallelConfig()).ranks.rank
+    choose_device_matrix(ParallelConfig())
     ms.set_seed(config.seed)
     model = read_size(config.model)
     adapters, codecs = create_adapters(model), create_codecs(model)
     data = prepare(config.manifest, "train", model.modalities, config.cache)
     out = Path(config.out)
     for name, codec in codecs.items():
-        grids, geometry = data.grids[name], adapters[name].geometry
-        if not len(grids):
+        if len(data.grids[name]):
+            train_codec(codec, adapters[name], data.grids[name], config, config.train)
+        else:
             print(f"codec {name}: the data has no {name}; it stays untrained", flush=True)
-            save_codecs({name: codec}, model, out)
-            continue
-        codec.scale.measure(geometry.patchify(spread(grids)))
-
-        def batch(k, grids=grids, geometry=geometry, adapter=adapters[name], samples=codec.samples):
-            random = np.random.default_rng((config.seed, k, *([rank] if rank else [])))
-            chosen = widen(grids[np.sort(random.choice(len(grids), samples))])
-            changed = np.stack([adapter.augment(grid, random) for grid in chosen])
-            return Grids(geometry.patchify(changed))
-
-        objective = CodecObjective(codec)
-        folder, graphs = out / "training" / name, Path(config.cache) / "graphs"
-        title = f"codec {name}"
-        how = config.train, folder, None, title, graphs, config.profile
-        Trainer(objective, batch, ["error"], *how).run()
         save_codecs({name: codec}, model, out)
     return out
+
+
+def train_codec(codec: Codec, adapter, grids: np.ndarray, config, train: TrainConfig):
+    """Train the codec of one modality.
+
+    Args:
+        adapter: of the modality.
+        grids: (n, T, Y, X, C), of the training split.
+        config: a `Config`, or another recipe's with these of its fields: out, cache, profile, seed.
+        train: how it is trained.
+    """
+    rank, geometry, out = read_ranks().rank, adapter.geometry, Path(config.out)
+    codec.scale.measure(geometry.patchify(spread(grids)))
+
+    def batch(k):
+        random = np.random.default_rng((config.seed, k, *([rank] if rank else [])))
+        chosen = widen(grids[np.sort(random.choice(len(grids), codec.samples))])
+        changed = np.stack([adapter.augment(grid, random) for grid in chosen])
+        return Grids(geometry.patchify(changed))
+
+    objective = CodecObjective(codec)
+    folder, graphs = out / "training" / adapter.name, Path(config.cache) / "graphs"
+    how = train, folder, None, f"codec {adapter.name}", graphs, config.profile
+    Trainer(objective, batch, ["error"], *how).run()
 
 
 @dataclass(frozen=True)
