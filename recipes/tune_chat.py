@@ -75,11 +75,10 @@ def main(config: Config) -> Path:
         ]
         return {"loss": round(float(mean_over_ranks(np.float32(np.mean(losses)))), 5)}
 
-    part_names = ["alignment", "hit", *(f"decoding.{m}" for m in ("text", *model.adapters))]
     trainer = Trainer(
         objective,
         batches,
-        part_names,
+        objective.part_names,
         config.train,
         out / "training" / "backbone",
         validate if unseen else None,
