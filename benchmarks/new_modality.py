@@ -9,7 +9,6 @@ trains by the recipe where that has not been done. Needs `pip install "taichu[tr
 import json
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from harness import machine, options, use_threads
@@ -80,7 +79,7 @@ def figures(model, train, test, digits) -> dict[str, float]:
     vectors = model.embed_many([{NEW: grid} for grid in grids])
     made = {"items": len(shown), "logistic regression": float((judge(grids) == shown).mean())}
     for language in TEST_TEMPLATES:
-        named = class_of(SimpleNamespace(model=model), NEW, language, vectors)
+        named = class_of(model, NEW, language, vectors)
         made[f"zero-shot digit, {language}"] = float((named == shown).mean())
 
     few = np.sort(np.random.default_rng(0).permutation(len(shown))[:FEW])
