@@ -33,7 +33,8 @@ from taichu.training.log import read_log
 from taichu.training.profiling import ProfileConfig
 from taichu.training.trainer import TrainConfig
 
-ONE_PROCESS = True  # its evaluation and report are one process's; launched as ranks it is refused
+# its evaluation and report are one process's; launched as ranks it is refused, with this hint
+ONE_PROCESS = "launch codecs, then pretrain"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 
 from ascend.device import choose_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
@@ -50,6 +51,7 @@ def main(config: Config) -> Path:
     """Tune; returns the adapter's folder."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     print(describe_forms(), flush=True)
+    choose_device_matrix(ParallelConfig())  # ranks share out the data
     ms.set_seed(config.seed)
     method = create_method(config.method, config.train.steps)
     model, out = Taichu.from_pretrained(config.start), Path(config.out)

@@ -13,6 +13,7 @@ from pathlib import Path
 import mindspore as ms
 
 from ascend.device import choose_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from recipes import pretrain
@@ -46,6 +47,7 @@ def main(config: Config) -> Path:
     """Teach; returns the student's folder."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     print(describe_forms(), flush=True)
+    choose_device_matrix(ParallelConfig())  # ranks share out the data
     ms.set_seed(config.seed)
 
     teacher = Taichu.from_pretrained(config.start)

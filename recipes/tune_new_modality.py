@@ -29,6 +29,9 @@ from taichu.tuning.peft_folder import save_adapter
 from taichu.tuning.trainable_tokens import TrainableTokens
 from taichu.tuning.tuned import tune
 
+# it reads again what it has just written; launched as ranks it is refused, with this hint
+ONE_PROCESS = "run it by `taichu train`"
+
 
 @dataclass(frozen=True)
 class Config:

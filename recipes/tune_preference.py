@@ -14,6 +14,7 @@ from pathlib import Path
 import mindspore as ms
 
 from ascend.device import choose_device
+from ascend.device_matrix import ParallelConfig, choose_device_matrix
 from ascend.operators import describe_forms
 from ascend.precision import choose_precision
 from taichu.data.conversations.preference_batches import PairsConfig, PreferenceBatches
@@ -56,6 +57,7 @@ def main(config: Config) -> Path:
     """Tune; returns the adapter's folder."""
     print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
     print(describe_forms(), flush=True)
+    choose_device_matrix(ParallelConfig())  # ranks share out the data
     ms.set_seed(config.seed)
     method = create_method(config.method, config.train.steps)
     model, out = Taichu.from_pretrained(config.start), Path(config.out)

@@ -87,10 +87,10 @@ def load_recipe(recipe: str, overrides: list[str], ranks: int = 1):
         hint = nearest(name, programs)
         raise ConfigError(f"{path}: recipe {name!r} is unknown{hint}; there are {programs}")
     program = importlib.import_module(f"recipes.{name}")
-    if ranks > 1 and getattr(program, "ONE_PROCESS", False):
+    instead = getattr(program, "ONE_PROCESS", None)
+    if ranks > 1 and instead:
         raise ConfigError(
-            f"{path}: recipe {name!r} runs in one process, not as {ranks} ranks; launch codecs, "
-            "then pretrain"
+            f"{path}: recipe {name!r} runs in one process, not as {ranks} ranks; {instead}"
         )
     try:
         return program, build(program.Config, content)
