@@ -84,7 +84,7 @@ class StageGradient(nn.Cell):
 
     def __init__(self, stage: Stage, parameters):
         super().__init__(auto_prefix=False)
-        self.stage = stage
+        self.stage, self.before = stage, stage.before
         self.of_all = ms.value_and_grad(self.whole, 0, parameters, has_aux=True)
 
     def construct(self, received_ND, returned_ND, *arrays):

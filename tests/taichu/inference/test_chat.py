@@ -111,7 +111,7 @@ def test_a_folder_keeps_its_template(chatty, tmp_path):
         ({"role": "user"}, "messages[0].content must be a string"),
         ({"content": "x"}, "messages[0] must be an object with 'role' and 'content'"),
         (
-            {"role": "user", "content": [{"type": "depth", "depth": "x"}]},
+            {"role": "user", "content": [{"type": "smell", "smell": "x"}]},
             "messages[0].content[0].type must be one of text, ",
         ),
         ({"role": "user", "content": [{"type": "image"}]}, "messages[0]: the path of the image is"),
