@@ -12,8 +12,9 @@ pictures of other handwritings. Every method trains the pictures' embedder fully
 paper that is white instead of black is far from all that the blocks have seen; "embedder" trains
 that alone, "all" every parameter.
 
-A method's learning rate is the best of `RATES` by the digit, on a fifth of the pictures of the
-training split, trained on the others: `--search METHOD` tries them. It never sees the test split.
+Learning rates were chosen without the test split: `--search METHOD` tries `RATES` on a fifth of the
+training pictures, trained on the others. LoRA's kin have LoRA's; LoRA+, whose B learns 16 times as
+fast, a tenth of it.
 """
 
 import argparse
@@ -34,20 +35,20 @@ EMBEDDER = "patch_embedders.0"
 REST = ["blocks", "table", "head", "norm", "projection", "log_scale", "patch_embedders.[1-3]"]
 # what is called so -> the method's settings, and its learning rate
 METHODS = {
-    "LoRA": ({"name": "lora", "rank": 4}, 1e-2),
-    "rsLoRA": ({"name": "lora", "rank": 4, "rank_stabilised": True}, 1e-2),
-    "LoRA+": ({"name": "lora", "rank": 4, "rate_ratio": 16}, 1e-2),
-    "DoRA": ({"name": "dora", "rank": 4}, 1e-2),
-    "AdaLoRA": ({"name": "adalora"}, 1e-2),
+    "LoRA": ({"name": "lora", "rank": 4}, 3e-3),
+    "rsLoRA": ({"name": "lora", "rank": 4, "rank_stabilised": True}, 3e-3),
+    "LoRA+": ({"name": "lora", "rank": 4, "rate_ratio": 16}, 3e-4),
+    "DoRA": ({"name": "dora", "rank": 4}, 3e-3),
+    "AdaLoRA": ({"name": "adalora", "initial_rank": 4, "target_rank": 3}, 1e-2),
     "(IA)3": ({"name": "ia3"}, 1e-2),
     "prefix tuning": ({"name": "prefix"}, 1e-2),
     "P-tuning v2": ({"name": "p_tuning_v2"}, 1e-2),
     "prompt tuning": ({"name": "prompt"}, 1e-2),
-    "bottleneck": ({"name": "bottleneck", "width": 16}, 1e-2),
+    "bottleneck": ({"name": "bottleneck", "width": 16}, 3e-3),
     "Compacter": ({"name": "compacter"}, 1e-2),
-    "BitFit": ({"name": "bitfit"}, 1e-2),
-    "embedder": ({"name": "freeze", "frozen": REST}, 1e-2),
-    "all": ({"name": "freeze"}, 1e-3),
+    "BitFit": ({"name": "bitfit"}, 3e-3),
+    "embedder": ({"name": "freeze", "frozen": REST}, 3e-3),
+    "all": ({"name": "freeze"}, 3e-3),
 }
 
 
@@ -74,7 +75,7 @@ def main():
     parser.add_argument("--data", default="data/digits", help="the digits (data/digits)")
     parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help="not all")
     parser.add_argument("--search", choices=METHODS, metavar="METHOD", help="try learning rates")
-    parser.add_argument("--steps", type=int, default=800, help="of each training (800)")
+    parser.add_argument("--steps", type=int, default=1600, help="of each training (1600)")
     parser.add_argument("--json", type=Path, help="write the table to this file")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
