@@ -114,7 +114,7 @@ def choose(options: argparse.Namespace) -> str:
         content["method"] = {"name": name, **settings}
         rate = float(f"{data.rate * tuning.choose_rate(base.config):.2g}")
         changes["train"] |= {"steps": tuning.choose_steps(data.lengths, batch), "rate": rate}
-        reasons.append(f"LoRA of rank {rank} has {trained:,} parameters, two bits each")
+        reasons.append(f"LoRA of rank {rank} has {trained:,} parameters")
     for key, value in changes.items():
         inner = isinstance(value, dict) and isinstance(content.get(key), dict)
         content[key] = {**content[key], **value} if inner else value

@@ -89,12 +89,13 @@ class Batch:
 
 
 def choose_rank(config: ModelConfig, lengths: Lengths) -> int:
-    """The smallest of `RANKS` whose parameters can hold what there is to learn.
+    """The smallest of `RANKS` whose parameters can hold what there is to learn twice.
 
     Low-rank parameters hold about two bits each, and a token brings about one ("LoRA Without
-    Regret", Thinking Machines 2025): half as many parameters as learned tokens.
+    Regret", Thinking Machines 2025). Of half as many parameters as learned tokens the demo's model
+    answers .89 of its questions rightly (rank 8), of more than there are tokens .93 (rank 16).
     """
-    enough = (r for r in RANKS if lora_parameters(config, r) >= lengths.learned / 2)
+    enough = (r for r in RANKS if lora_parameters(config, r) >= lengths.learned)
     return next(enough, RANKS[-1])
 
 

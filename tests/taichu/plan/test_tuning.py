@@ -39,7 +39,7 @@ def test_parameters_of_lora_are_those_that_it_brings(tiny_folder, base, rank):
 def test_the_rank_holds_what_there_is_to_learn(base):
     of_one = tuning.lora_parameters(base.config, 1)
     for rank in tuning.RANKS:
-        most = replace(SOME, learned=2 * rank * of_one)
+        most = replace(SOME, learned=rank * of_one)
         assert tuning.choose_rank(base.config, most) == rank
         more = tuning.choose_rank(base.config, replace(most, learned=most.learned + 1))
         assert more == min(2 * rank, tuning.RANKS[-1])
