@@ -10,14 +10,12 @@ the recipes grouped_alignment, grouped_decoding and joint_decoding change.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 
-from ascend.device import choose_device
-from ascend.device_matrix import ParallelConfig, choose_device_matrix
-from ascend.operators import AdamW, describe_forms
-from ascend.precision import choose_precision
+from ascend.device_matrix import ParallelConfig
+from ascend.operators import AdamW
 from ascend.ranks import mean_over_ranks
+from ascend.start import start_training
 from taichu.config import ModelConfig
 from taichu.data.batches import Batches, MixtureConfig
 from taichu.data.one_at_a_time import one_at_a_time
@@ -52,15 +50,12 @@ class Config:
 
 def main(config: Config) -> Path:
     """Train; returns the model folder."""
-    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
-    print(describe_forms(), flush=True)
-    matrix = choose_device_matrix(config.parallel)
+    matrix = start_training(config.device, config.precision, config.seed, config.parallel)
     if config.mixture.length % matrix.sequence.size:
         raise ConfigError(
             f"parallel.sequence={matrix.sequence.size} must divide "
             f"mixture.length={config.mixture.length}"
         )
-    ms.set_seed(config.seed)
     size, out = read_size(config.model), Path(config.out)
 
     data = prepare(config.manifest, "train", size.modalities, config.cache)

@@ -10,14 +10,10 @@ model of it, which `taichu serve` and `model.chat` then talk with.
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 
-from ascend.device import choose_device
-from ascend.device_matrix import ParallelConfig, choose_device_matrix
-from ascend.operators import describe_forms
-from ascend.precision import choose_precision
 from ascend.ranks import mean_over_ranks
+from ascend.start import start_training
 from taichu.data.conversations.batches import ConversationBatches, ConversationsConfig
 from taichu.data.conversations.prepared import ConversationFile, prepare_conversations
 from taichu.data.conversations.template import DEFAULT, ChatTemplate
@@ -49,10 +45,7 @@ class Config:
 
 def main(config: Config) -> Path:
     """Tune; returns the adapter's folder."""
-    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
-    print(describe_forms(), flush=True)
-    choose_device_matrix(ParallelConfig())  # ranks share out the data
-    ms.set_seed(config.seed)
+    start_training(config.device, config.precision, config.seed)
     method = create_method(config.method, config.train.steps)
     model, out = Taichu.from_pretrained(config.start), Path(config.out)
     template = model.template or ChatTemplate(DEFAULT)

@@ -9,12 +9,7 @@ of it. The three trainings are those of pretrain.
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
-
-from ascend.device import choose_device
-from ascend.device_matrix import ParallelConfig, choose_device_matrix
-from ascend.operators import describe_forms
-from ascend.precision import choose_precision
+from ascend.start import start_training
 from recipes import pretrain
 from taichu.data.batches import MixtureConfig
 from taichu.data.prepared import prepare
@@ -44,10 +39,7 @@ class Config:
 
 def main(config: Config) -> Path:
     """Tune; returns the adapter's folder."""
-    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
-    print(describe_forms(), flush=True)
-    choose_device_matrix(ParallelConfig())  # ranks share out the data
-    ms.set_seed(config.seed)
+    start_training(config.device, config.precision, config.seed)
     method = create_method(config.method, config.train.steps)
 
     model = Taichu.from_pretrained(config.start)

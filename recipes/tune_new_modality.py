@@ -10,17 +10,12 @@ the grown model that the adapter is for, OUT/adapter, and OUT/model, both in one
 from dataclasses import dataclass
 from pathlib import Path
 
-import mindspore as ms
-
-from ascend.device import choose_device
-from ascend.operators import describe_forms
-from ascend.precision import choose_precision
+from ascend.start import start_training
 from recipes import pretrain
 from recipes.codecs import train_codec
 from taichu.config import CodecConfig
 from taichu.data.batches import MixtureConfig
 from taichu.data.prepared import prepare
-from taichu.inference.adapters import merge
 from taichu.inference.new_modality import add_modality
 from taichu.inference.pretrained import Taichu
 from taichu.training.profiling import ProfileConfig
@@ -29,7 +24,7 @@ from taichu.tuning.peft_folder import save_adapter
 from taichu.tuning.trainable_tokens import TrainableTokens
 from taichu.tuning.tuned import tune
 
-# it reads again what it has just written; launched as ranks it is refused, with this hint
+# it was never tried as ranks; launched so it is refused, with this hint
 ONE_PROCESS = "run it by `taichu train`"
 
 
@@ -54,9 +49,7 @@ class Config:
 
 def main(config: Config) -> Path:
     """Grow and train; returns the folder of the model that knows the modality."""
-    print(choose_device(config.device).reason, choose_precision(config.precision), sep="\n")
-    print(describe_forms(), flush=True)
-    ms.set_seed(config.seed)
+    start_training(config.device, config.precision, config.seed)
     name, out = config.modality, Path(config.out)
 
     known = Taichu.from_pretrained(config.start)
@@ -73,5 +66,7 @@ def main(config: Config) -> Path:
     tuned = tune(model.backbone, method)
     print(tuned, flush=True)
     pretrain.train(model, data, config, method.optimizer)
-    adapter = save_adapter(tuned, out / "adapter", str(out / "start"))
-    return merge(out / "start", adapter, out / "model")
+    save_adapter(tuned, out / "adapter", str(out / "start"))
+    tuned.merge()
+    model.save_pretrained(out / "model")
+    return out / "model"

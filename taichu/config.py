@@ -197,6 +197,11 @@ class ModelConfig:
             raise ConfigError(f"towers.{name}: there is no such modality")
 
     @property
+    def code_counts(self) -> dict[str, int]:
+        """How many codes each grid modality has."""
+        return {name: codec.codes for name, codec in self.codecs.items()}
+
+    @property
     def id_scale(self) -> float:
         """What looked-up vectors are multiplied by."""
         return self.width**0.5 if self.scaled_ids else 1.0

@@ -5,6 +5,7 @@ Text pieces come first so that a published tokenizer keeps its ids.
 
 import numpy as np
 
+from taichu.config import ModelConfig
 from taichu.tokenizer import Tokenizer
 
 TEXT = "text"
@@ -74,6 +75,11 @@ class Vocabulary(JointIds):
     def __init__(self, tokenizer: Tokenizer, codes: dict[str, int], spare: int = 0):
         self.tokenizer = tokenizer
         super().__init__(tokenizer.size + spare, codes)
+
+    @classmethod
+    def of_model(cls, config: ModelConfig, tokenizer: Tokenizer) -> "Vocabulary":
+        """The joint vocabulary of a model."""
+        return cls(tokenizer, config.code_counts, config.spare_pieces)
 
     def encode(self, text: str) -> list[int]:
         """Text -> piece ids; of a tokenizer of `taichu.tokenizer.train_tokenizer`, `decode` gives

@@ -40,10 +40,8 @@ def run(options: argparse.Namespace):
         raise TaichuError(f"{options.out}: its folder does not exist")
     from taichu.data.conversations.reading import detect_format
 
-    if detect_format(options.manifest)[0] == "manifest":
-        metrics = measure(options)
-    else:
-        metrics = count_answers(options)
+    figures = measure if detect_format(options.manifest)[0] == "manifest" else count_answers
+    metrics = figures(load_model(options), options)
     if not options.out:
         print(json.dumps(metrics, indent=2, ensure_ascii=False))
         return
@@ -53,9 +51,8 @@ def run(options: argparse.Namespace):
     print(options.out)
 
 
-def measure(options: argparse.Namespace) -> dict:
+def measure(model, options: argparse.Namespace) -> dict:
     """Every figure, of a manifest."""
-    model = load_model(options)
     from taichu.evaluation import EvaluationConfig, evaluate
 
     _, recipe = load_recipe(options.recipe, options.overrides)
@@ -65,9 +62,8 @@ def measure(options: argparse.Namespace) -> dict:
     return evaluate(model, options.manifest, options.cache, recipe.mixture.groups, settings)
 
 
-def count_answers(options: argparse.Namespace) -> dict:
+def count_answers(model, options: argparse.Namespace) -> dict:
     """Right answers, of conversations."""
-    model = load_model(options)
     from taichu.data.conversations.reading import read_conversations
     from taichu.evaluation.answers import answers
     from taichu.inference.sampling import Sampling

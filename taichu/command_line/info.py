@@ -33,8 +33,7 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
     from taichu.vocabulary import Vocabulary
 
     config = read_config(folder)
-    counts = {name: codec.codes for name, codec in config.codecs.items()}
-    vocabulary = Vocabulary(read_tokenizer(folder), counts, config.spare_pieces)
+    vocabulary, codes = Vocabulary.of_model(config, read_tokenizer(folder)), config.code_counts
     version = read_json(folder / "config.json").get("taichu_version", "?")
     graphs = exported_format(folder)
     exported, how = graphs is not None, f", exported as {graphs}" if graphs else ""
@@ -58,7 +57,7 @@ def show_folder(folder: Path) -> list[tuple[str, str]]:
             (
                 name,
                 f"grid {' x '.join(map(str, geometry.shape))}, {geometry.tokens} patches of "
-                f"{geometry.patch_size}; {_parameters(path, exported)}{counts[name]:,} codes",
+                f"{geometry.patch_size}; {_parameters(path, exported)}{codes[name]:,} codes",
             )
         )
         if name in config.towers:

@@ -170,8 +170,7 @@ def _write_model(
     """Write all files of the folder."""
     adapters = create_adapters(config)
     geometries = {name: adapter.geometry for name, adapter in adapters.items()}
-    codes = {name: codec.codes for name, codec in config.codecs.items()}
-    rows = config.table_rows(Vocabulary(tokenizer, codes, config.spare_pieces).size)
+    rows = config.table_rows(Vocabulary.of_model(config, tokenizer).size)
     new, made, deviations = NewParts(), {}, {}
     for name, ours, shape in language_tensors(config):
         tensor = tensors[name]

@@ -18,7 +18,7 @@ from taichu.export.codec_graphs import CodecGraphs
 from taichu.export.graph import Graph, Weights
 from taichu.inference.exported_model import write_export
 from taichu.model.towers.shapes import tower_prefixes
-from taichu.storage.model_folder import create_adapters, read_config
+from taichu.storage.model_folder import create_adapters, grids_of, read_config
 from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.storage.tensor_stream import list_tensors
 from taichu.tokenizer import read_tokenizer
@@ -40,14 +40,12 @@ def export_onnx(folder: Path | str, out: Path | str) -> Path:
     folder, out = Path(folder), Path(out)
     config, tokenizer = read_config(folder), read_tokenizer(folder)
     adapters = create_adapters(config)
-    codes = {name: codec.codes for name, codec in config.codecs.items()}
-    vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
+    vocabulary = Vocabulary.of_model(config, tokenizer)
     tensors, weights = load_tensors(folder / "model.safetensors")[0], Weights()
     for name, prefix in tower_prefixes(config).items():
         of_tower = load_tensors(folder / "towers" / f"{name}.safetensors")[0]
         tensors |= {prefix + key: value for key, value in of_tower.items()}
-    grids = {name: (a.geometry.tokens, a.geometry.patch_size) for name, a in adapters.items()}
-    backbone = BackboneGraphs(config, tensors, grids, vocabulary.size, weights)
+    backbone = BackboneGraphs(config, tensors, grids_of(adapters), vocabulary.size, weights)
     graphs = [backbone.embed(), backbone.read(), backbone.step()]
     graphs += codec_graphs(folder, config, adapters, weights)
     write_graphs(graphs, weights, out)

@@ -15,7 +15,7 @@ from taichu.errors import GenerationError
 from taichu.inference.chat import open_chat, read_messages, until_turn_ends
 from taichu.inference.generation import generate, stream
 from taichu.inference.sampling import Sampling
-from taichu.storage.model_folder import create_adapters
+from taichu.storage.model_folder import create_adapters, grids_of
 from taichu.tokenizer import Tokenizer
 from taichu.vocabulary import TEXT, Vocabulary
 
@@ -35,8 +35,7 @@ class UnifiedModel(ABC):
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
-        codes = {name: codec.codes for name, codec in config.codecs.items()}
-        self.vocabulary = Vocabulary(tokenizer, codes, config.spare_pieces)
+        self.vocabulary = Vocabulary.of_model(config, tokenizer)
         self.config = dataclasses.replace(config, pieces=self.vocabulary.pieces)
         self.adapters = create_adapters(config)
         self.template: ChatTemplate | None = None
@@ -44,8 +43,7 @@ class UnifiedModel(ABC):
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
         """(tokens, patch size) of each grid modality, in order."""
-        geometries = {name: adapter.geometry for name, adapter in self.adapters.items()}
-        return {name: (g.tokens, g.patch_size) for name, g in geometries.items()}
+        return grids_of(self.adapters)
 
     @abstractmethod
     def embed_batch(self, batch: PackedBatch, count: int) -> np.ndarray:

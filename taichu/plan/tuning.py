@@ -14,9 +14,9 @@ from taichu.data.packing import BatchShape
 from taichu.errors import TuningError
 from taichu.model.backbone import count_parameters
 from taichu.plan.memory import activations, temporaries
-from taichu.plan.parameters import Held
+from taichu.plan.parameters import Held, of_block
 from taichu.plan.workload import Stage, Workload
-from taichu.storage.model_folder import create_adapters, read_config
+from taichu.storage.model_folder import create_adapters, grids_of, read_config
 from taichu.tokenizer import read_tokenizer
 from taichu.vocabulary import Vocabulary
 
@@ -41,17 +41,14 @@ class Base:
 
     def __init__(self, folder: Path | str):
         self.config = read_config(Path(folder))
-        codes = {name: codec.codes for name, codec in self.config.codecs.items()}
-        tokenizer = read_tokenizer(Path(folder))
-        self.vocabulary = Vocabulary(tokenizer, codes, self.config.spare_pieces)
+        self.vocabulary = Vocabulary.of_model(self.config, read_tokenizer(Path(folder)))
         self.adapters = create_adapters(self.config)
         self.template = read_template(folder) or ChatTemplate(DEFAULT)
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
         """(tokens, patch size) of each grid modality, in order."""
-        geometries = {name: adapter.geometry for name, adapter in self.adapters.items()}
-        return {name: (g.tokens, g.patch_size) for name, g in geometries.items()}
+        return grids_of(self.adapters)
 
 
 @dataclass(frozen=True)
@@ -101,11 +98,8 @@ def choose_rank(config: ModelConfig, lengths: Lengths) -> int:
 
 def lora_parameters(config: ModelConfig, rank: int) -> int:
     """Of LoRA on all linear maps of the blocks."""
-    D, K = config.width, config.head_size
-    attention = 2 * (D + K * config.heads)  # queries and outputs
-    attention += 2 * (D + K * config.key_value_heads)
-    feed_forward = 0 if config.experts else 3 * (D + config.hidden)
-    return rank * config.depth * (attention + feed_forward)
+    maps = [p.shape for p in of_block(config) if p.product and len(p.shape) == 2]
+    return rank * config.depth * sum(map(sum, maps))
 
 
 def choose_rate(config: ModelConfig) -> float:
@@ -177,13 +171,10 @@ def _shape(rows: int, length: int, share: float, grids: dict) -> BatchShape:
 
 
 def _workload(base: Base, shape: BatchShape, recompute: bool, number_type: str, flash: bool):
-    config, ids = base.config, base.vocabulary
-    return Workload(
-        size=config,
-        vocabulary=config.table_rows(ids.size),
-        digits=sum(sum(codec.levels) for codec in config.codecs.values()),
-        codes=sum(len(ids.codes(name)) for name in config.modalities),
-        grids=tuple(base.grids.values()),
+    return Workload.of_model(
+        base.config,
+        base.vocabulary,
+        base.grids.values(),
         batch=shape,
         visible=shape.length / 2,
         aligned=True,

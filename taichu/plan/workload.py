@@ -1,5 +1,6 @@
 """What one data rank computes between two updates, as far as plans need it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ascend.device_matrix import ParallelConfig
@@ -10,7 +11,7 @@ from taichu.data.packing import BatchShape
 from taichu.errors import ConfigError
 from taichu.storage.model_folder import read_size
 from taichu.training.blueprint import Blueprint
-from taichu.vocabulary import TEXT
+from taichu.vocabulary import TEXT, JointIds
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -47,6 +48,26 @@ class Workload:
     recompute: bool
     number_type: str
     flash: bool
+
+    @classmethod
+    def of_model(
+        cls, size: ModelConfig, ids: JointIds, grids: Iterable[tuple[int, int]], **others
+    ) -> "Workload":
+        """Of a model, with the fields that do not follow from it.
+
+        Args:
+            size: of the model.
+            ids: its joint vocabulary's.
+            grids: (tokens, patch size) of each grid modality, in the size's order.
+        """
+        return cls(
+            size=size,
+            vocabulary=size.table_rows(ids.size),
+            digits=sum(sum(codec.levels) for codec in size.codecs.values()),
+            codes=sum(len(ids.codes(name)) for name in size.modalities),
+            grids=tuple(grids),
+            **others,
+        )
 
     @property
     def tokens(self) -> int:
@@ -88,15 +109,12 @@ def workload_of(config, device: DeviceType) -> Workload:
         raise ConfigError("only recipes that train the backbone are planned, such as pretrain")
     size = read_size(config.model)
     blueprint = Blueprint(size, config.mixture)
-    ids = blueprint.ids
     number_type = device.number_type if config.precision == "auto" else config.precision
     device.peak(number_type)
-    return Workload(
-        size=size,
-        vocabulary=blueprint.size.table_rows(ids.size),
-        digits=sum(sum(codec.levels) for codec in size.codecs.values()),
-        codes=sum(len(ids.codes(name)) for name in size.modalities),
-        grids=tuple(blueprint.grids),
+    return Workload.of_model(
+        size,
+        blueprint.ids,
+        blueprint.grids,
         batch=blueprint.batch_shape(),
         visible=visible_length(blueprint),
         aligned=config.mixture.alignment_weight > 0,

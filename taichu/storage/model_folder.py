@@ -68,6 +68,12 @@ def create_adapters(config: ModelConfig) -> dict:
         raise ConfigError(f"modalities: {error}") from None
 
 
+def grids_of(adapters: dict) -> dict[str, tuple[int, int]]:
+    """(tokens, patch size) of each grid modality, in order."""
+    geometries = {name: adapter.geometry for name, adapter in adapters.items()}
+    return {name: (g.tokens, g.patch_size) for name, g in geometries.items()}
+
+
 def codec_settings(config: ModelConfig, name: str) -> dict:
     """What a modality's codec is made for, as its file notes it."""
     modality = create_adapter(name, config.modalities[name]).settings()

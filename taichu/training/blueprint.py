@@ -9,7 +9,7 @@ from taichu.config import ModelConfig
 from taichu.data.batches import MixtureConfig, parse_group
 from taichu.data.packing import BatchShape
 from taichu.model.backbone import Backbone
-from taichu.storage.model_folder import create_adapters
+from taichu.storage.model_folder import create_adapters, grids_of
 from taichu.vocabulary import TEXT, JointIds
 
 TEXT_TOKENS = 24  # of a caption, control tokens among them
@@ -34,13 +34,12 @@ class Blueprint:
     @property
     def ids(self) -> JointIds:
         """The joint vocabulary, of as many pieces as the size allows."""
-        return JointIds(self.size.pieces, {n: c.codes for n, c in self.size.codecs.items()})
+        return JointIds(self.size.pieces, self.size.code_counts)
 
     @property
     def grids(self) -> list[tuple[int, int]]:
         """(tokens, patch size) of each grid modality, in the size's order."""
-        geometries = (adapter.geometry for adapter in self.adapters.values())
-        return [(geometry.tokens, geometry.patch_size) for geometry in geometries]
+        return list(grids_of(self.adapters).values())
 
     @property
     def decoding(self) -> bool:

@@ -53,6 +53,8 @@ class DistillationObjective(Objective):
         ConfigError: the vocabularies differ, or the widths of embeddings that are compared.
     """
 
+    other_passes = "distillation"
+
     def __init__(
         self,
         backbone: Backbone,

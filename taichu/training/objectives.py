@@ -35,6 +35,7 @@ class Objective(nn.Cell):
     """
 
     before_patches = 12  # arrays of a batch
+    other_passes = ""  # what runs blocks beside the one pass that stages are cut from
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ class RDropObjective(Objective):
         others: as of `Objective`.
     """
 
+    other_passes = "R-Drop"
+
     def __init__(self, *others, r_drop: float = 1.0, **settings):
         super().__init__(*others, **settings)
         self.r_drop, self.narrow = r_drop, operators.narrow()

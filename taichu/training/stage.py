@@ -5,9 +5,7 @@ from mindspore import nn, ops
 
 from ascend.loss_scale import LossScale, scale_loss
 from taichu.errors import ConfigError
-from taichu.training.distillation import DistillationObjective
 from taichu.training.objectives import Objective
-from taichu.training.r_drop import RDropObjective
 
 
 class Stage(nn.Cell):
@@ -28,9 +26,9 @@ class Stage(nn.Cell):
         super().__init__(auto_prefix=False)
         if not isinstance(objective, Objective):
             raise ConfigError("train.recompute: only the backbone's blocks can be recomputed")
-        for kind, what in ((RDropObjective, "R-Drop"), (DistillationObjective, "distillation")):
-            if isinstance(objective, kind):
-                raise ConfigError(f"train.recompute and parallel.pipeline: not with {what}")
+        if objective.other_passes:
+            what = objective.other_passes
+            raise ConfigError(f"train.recompute and parallel.pipeline: not with {what}")
         dropouts = [c for _, c in objective.cells_and_names() if isinstance(c, nn.Dropout)]
         if any(dropout.p for dropout in dropouts):
             raise ConfigError("train.recompute: not with dropout, whose masks would differ")

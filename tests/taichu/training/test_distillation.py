@@ -11,8 +11,6 @@ from ascend.operators import AdamW
 from ascend.operators.form import LIBRARY
 from ascend.profile import profile_kernels
 from taichu.config import ModelConfig
-from taichu.data.layout import GROUPED, JOINT, Segment
-from taichu.data.packing import BatchShape, Layout, pack
 from taichu.errors import ConfigError
 from taichu.model.backbone import Backbone
 from taichu.training.distillation import DistillationConfig, DistillationObjective
@@ -24,23 +22,6 @@ TEACHER = ModelConfig(
 )
 STUDENT = replace(TEACHER, width=16, depth=1, head_size=8)
 SETTINGS = DistillationConfig(temperature=1.7, decoding_weight=0.6, embedding_weight=2.5)
-
-
-@pytest.fixture
-def batch(samples, vocabulary):
-    """Four pairs, and a place for a pair that is not there."""
-    layouts = []
-    for caption in range(4):
-        kind = GROUPED if caption % 2 else JOINT
-        sides = (
-            Segment((samples.patches("image"),), (samples.text(),), kind, embedding=1),
-            Segment((samples.text(),), (samples.codes("image"),), kind, embedding=1),
-        )
-        layouts.append(Layout(sides, 0, caption, aligned=True))
-    shape = BatchShape(3, 64, 90, 5, (("image", 16, 6), ("audio", 3, 4)))
-    packed, left = pack(layouts, shape, vocabulary)
-    assert not left
-    return packed
 
 
 def backbone(vocabulary, config, seed=1) -> Backbone:

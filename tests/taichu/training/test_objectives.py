@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from taichu.config import CodecConfig, ModelConfig
-from taichu.data.layout import GROUPED, JOINT, Segment
-from taichu.data.packing import BatchShape, Layout, pack
 from taichu.model.backbone import Backbone
 from taichu.training.objectives import Objective, modality_of
 
@@ -97,22 +95,6 @@ def test_the_temperature_is_bounded(objective, seeded):
     loss, _ = objective.contrast(*tensors, ms.Tensor(group), ms.Tensor(index))
     expected, _ = contrast_in_loops(left, right, group, index, 100.0)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.fixture
-def batch(samples, vocabulary):
-    layouts = []
-    for caption in range(4):
-        kind = GROUPED if caption % 2 else JOINT
-        sides = (
-            Segment((samples.patches("image"),), (samples.text(),), kind, embedding=1),
-            Segment((samples.text(),), (samples.codes("image"),), kind, embedding=1),
-        )
-        layouts.append(Layout(sides, 0, caption, aligned=True))
-    shape = BatchShape(3, 64, 90, 5, (("image", 16, 6), ("audio", 3, 4)))
-    packed, left = pack(layouts, shape, vocabulary)
-    assert not left
-    return packed
 
 
 def test_the_loss_of_a_batch(objective, batch, vocabulary):
