@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import psutil
@@ -37,51 +36,41 @@ def test_counts(runtime, post, parts, serving):
         assert requests.get(f"{address}/health", timeout=60).json() == {"status": "ok"}
 
 
+def ask_for_long(address: str, stream: bool, leave_after: float | None = None):
+    """A request for 30 answers of 3,000 pieces; gives the response, whose body is still to come."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "stream": stream}
+    body |= {"temperature": 2, "max_tokens": 3000, "n": 30, "stop": "\ufffe"}
+    url = f"{address}/v1/chat/completions"
+    return requests.post(url, json=body, stream=True, timeout=(60, leave_after))
+
+
+def wait_for_rows(address: str, wanted: bool):
+    """Until rows are decoded, or none is."""
+    deadline = time.monotonic() + 60
+    while (metric(address, "taichu_rows") > 0) != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_short_request_does_not_wait_for_a_long_one(runtime, post, serving):
     """It joins the rows that are being decoded, and leaves before them."""
     with serving(runtime, limits=Limits(room=4096)) as address:
-        done = []
-
-        def ask(name: str, tokens: int):
-            post(
-                {"type": "text", "text": "a"},
-                address=address,
-                temperature=2,
-                seed=1,
-                max_tokens=tokens,
-                modalities=["text", "image"] if tokens == 1 else ["video", "image", "audio"] * 1,
-                n=1 if tokens == 1 else 30,
-            )
-            done.append(name)
-
-        long = threading.Thread(target=ask, args=("long", 2))
-        long.start()
-        while long.is_alive() and not metric(address, "taichu_rows"):
-            pass
-        short = threading.Thread(target=ask, args=("short", 1))
-        short.start()
-        short.join()
-        long.join()
-        assert done == ["short", "long"]
+        with ask_for_long(address, stream=True):
+            wait_for_rows(address, wanted=True)
+            short = post({"type": "text", "text": "a"}, address=address, max_tokens=1)
+            assert short.json()["usage"]["completion_tokens"] == 1
+            assert metric(address, "taichu_rows") > 0  # the long one's
+        wait_for_rows(address, wanted=False)
 
 
 def test_who_leaves_gives_up_the_rows(runtime, serving):
     with serving(runtime, limits=Limits(room=4096)) as address:
-        body = {"model": "tiny", "messages": [{"role": "user", "content": "a"}]}
-        body |= {"temperature": 2, "max_tokens": 3000, "n": 30, "stop": "\ufffe"}
         for stream in (True, False):
-            url = f"{address}/v1/chat/completions"
             try:
-                answer = requests.post(
-                    url, json=body | {"stream": stream}, stream=True, timeout=(60, 0.3)
-                )
-                answer.close()
+                ask_for_long(address, stream, leave_after=0.3).close()
             except requests.exceptions.ReadTimeout:
                 assert not stream
-            deadline = time.monotonic() + 30
-            while metric(address, "taichu_rows") and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert metric(address, "taichu_rows") == 0
+            wait_for_rows(address, wanted=False)
         assert metric(address, 'taichu_tokens_total{kind="made"}') == 0  # none was finished
 
 
