@@ -88,9 +88,8 @@ class AdamW(nn.Optimizer):
         self.assign, self.each = assign(), ops.HyperMap()
         decays = tuple(weight_decay * (p.ndim > 1) for p in self.parameters)
         factors = tuple(map(float, rate_factors or [1.0] * len(decays)))
-        same_rate = set(factors) <= {1.0}
-        if form is None and not (alone and same_rate) and device_form() == "compiled":
-            form = "plain"  # the kernel's norm is of one rank's gradients, and it has one rate
+        if form is None and not alone and device_form() == "compiled":
+            form = "plain"  # the kernel's norm is of one rank's gradients
         # of what two stages hold the first counts the norm
         kinds = tuple(axes_of(p) if on_first_stage(p) else None for p in self.parts)
         self.update = choose_form(
@@ -239,18 +238,19 @@ class CompiledUpdate(nn.Cell):
         super().__init__()
         self.numbers = ms.Tensor(numbers, ms.float32)
         self.decays = ms.Tensor(decays, ms.float32)
+        self.factors = ms.Tensor(factors, ms.float32)
         self.kernel = kernel("adamw", lambda *inputs: [1], lambda *inputs: inputs[-1])
         # without these the graph may run the kernel before others have read the old parameters
         self.kernel.add_prim_attr("side_effect_mem", True)
         written = 3 * len(decays) + 1
         signatures = [sig.make_sig(f"w{i}", sig.sig_rw.RW_WRITE) for i in range(written)]
-        signatures += [sig.make_sig(f"r{i}") for i in range(len(decays) + 2)]
+        signatures += [sig.make_sig(f"r{i}") for i in range(len(decays) + 3)]
         self.kernel.set_signatures(tuple(signatures))
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
         written = tuple(parameters) + tuple(first) + tuple(second) + (steps,)
         numbers = ops.concat((self.numbers, rate, scale))
-        return self.kernel(*written, *gradients, self.decays, numbers)
+        return self.kernel(*written, *gradients, self.decays, self.factors, numbers)
 
 
 class AscendUpdate(nn.Cell):
