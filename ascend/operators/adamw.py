@@ -237,20 +237,19 @@ class CompiledUpdate(nn.Cell):
     def __init__(self, numbers: tuple[float, ...], decays: tuple[float, ...], kinds, factors):
         super().__init__()
         self.numbers = ms.Tensor(numbers, ms.float32)
-        self.decays = ms.Tensor(decays, ms.float32)
-        self.factors = ms.Tensor(factors, ms.float32)
+        self.settings = ms.Tensor((decays, factors), ms.float32)
         self.kernel = kernel("adamw", lambda *inputs: [1], lambda *inputs: inputs[-1])
         # without these the graph may run the kernel before others have read the old parameters
         self.kernel.add_prim_attr("side_effect_mem", True)
         written = 3 * len(decays) + 1
         signatures = [sig.make_sig(f"w{i}", sig.sig_rw.RW_WRITE) for i in range(written)]
-        signatures += [sig.make_sig(f"r{i}") for i in range(len(decays) + 3)]
+        signatures += [sig.make_sig(f"r{i}") for i in range(len(decays) + 2)]
         self.kernel.set_signatures(tuple(signatures))
 
     def construct(self, parameters, first, second, steps, gradients, rate, scale):
         written = tuple(parameters) + tuple(first) + tuple(second) + (steps,)
         numbers = ops.concat((self.numbers, rate, scale))
-        return self.kernel(*written, *gradients, self.decays, self.factors, numbers)
+        return self.kernel(*written, *gradients, self.settings, numbers)
 
 
 class AscendUpdate(nn.Cell):

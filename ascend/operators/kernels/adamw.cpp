@@ -27,13 +27,13 @@ static bool finite(float x) {
 }
 
 // AdamW over n parameters after clipping by global norm, in place. Inputs: n parameters, n first
-// moments, n second moments, steps made (1,) int32, n gradients, decays (n,), factors of the rate
-// (n,), then numbers (6,): beta1, beta2, epsilon, clip, rate, and the scale of the gradients.
+// moments, n second moments, steps made (1,) int32, n gradients, (2, n) decays and factors of
+// the rate, then numbers (6,): beta1, beta2, epsilon, clip, rate, and the scale of the gradients.
 // Output: global norm (1,). Where that is not finite, nothing is written.
 TAICHU_KERNEL adamw(int count, void** data, int* ranks, int64_t** shapes, const char**, void*, void*) {
   Arguments a{data, ranks, shapes};
-  const int64_t n = (count - 5) / 4, gradients = 3 * n + 1;
-  const float *decay = a.f(4 * n + 1), *rate_factor = a.f(4 * n + 2), *number = a.f(4 * n + 3);
+  const int64_t n = (count - 4) / 4, gradients = 3 * n + 1;
+  const float *decay = a.f(4 * n + 1), *rate_factor = decay + n, *number = a.f(4 * n + 2);
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t size = a.size(gradients + i), block = 65536, blocks = (size + block - 1) / block;
@@ -46,7 +46,7 @@ TAICHU_KERNEL adamw(int count, void** data, int* ranks, int64_t** shapes, const 
   }
   const float beta1 = number[0], beta2 = number[1], epsilon = number[2];
   const float scale = number[5], norm = static_cast<float>(std::sqrt(squares)) / scale;
-  a.f(4 * n + 4)[0] = norm;
+  a.f(4 * n + 3)[0] = norm;
   if (!finite(norm)) {
     ++updates_done;
     return 0;
