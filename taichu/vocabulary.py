@@ -33,6 +33,11 @@ class JointIds:
         self.size = start
         self.pad, self.null, self.end = (self._control[n] for n in names[2:5])
 
+    @classmethod
+    def of_size(cls, size: int, codes: dict[str, int]) -> "JointIds":
+        """Those of a vocabulary of so many ids, these codes among them."""
+        return cls(size - len(control_tokens(codes)) - sum(codes.values()), codes)
+
     def open(self, modality: str) -> int:
         """The control token that opens a span of the modality."""
         return self._control[f"<{modality}>"]

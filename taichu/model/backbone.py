@@ -20,6 +20,7 @@ from taichu.model.rotary_frequencies import rotary_frequencies
 from taichu.model.stage_parts import keep
 from taichu.model.towers.shapes import projector_shapes, tower_shapes
 from taichu.model.towers.tower_embedder import OwnScale, TowerEmbedder
+from taichu.vocabulary import JointIds
 
 
 class Backbone(nn.Cell):
@@ -79,6 +80,12 @@ class Backbone(nn.Cell):
         self.log_scale = keep(ms.Parameter(ms.Tensor([math.log(1 / 0.14)], ms.float32)), last)
         self.frequencies_3K = ms.Tensor(rotary_frequencies(config), ms.float32)
         self.id_scale, self.rotary_size = config.id_scale, config.rotary_size
+
+    @property
+    def joint_ids(self) -> JointIds:
+        """The vocabulary that it is for."""
+        codes = {name: math.prod(levels) for name, levels in self.levels.items()}
+        return JointIds.of_size(self.vocabulary_size, codes)
 
     def construct(self, ids_BL, source_BL, coords_BL3, segment_BL, span_BL, *patches_NP):
         x_ND, branch_ND = self.read_tokens(ids_BL, source_BL, *patches_NP)

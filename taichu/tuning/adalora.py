@@ -75,7 +75,7 @@ class AdaLora(LinearMethod):
     def optimizer(self, parameters, *settings, **others):
         return AdaLoraAdamW(self, parameters, *settings, **others)
 
-    def settings(self):
+    def settings(self, backbone):
         return {
             "init_r": self.initial_rank,
             "target_r": self.target_rank,

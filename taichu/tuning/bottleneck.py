@@ -50,7 +50,7 @@ class Bottleneck(LinearMethod):
     def acts(self, tensors, base, backbone):
         return any(np.any(t) for name, t in tensors.items() if ".adapter_up" in name)
 
-    def settings(self):
+    def settings(self, backbone):
         return {"width": self.width}
 
 

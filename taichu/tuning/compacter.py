@@ -69,7 +69,7 @@ class Compacter(LinearMethod):
         ends = ("up_right", "up_bias")
         return any(np.any(t) for name, t in tensors.items() if name.endswith(ends))
 
-    def settings(self):
+    def settings(self, backbone):
         return {"width": self.width, "products": self.products, "rank": self.rank}
 
 

@@ -32,8 +32,8 @@ class Dora(Lora):
         factor_O1 = (parts["lora_magnitude_vector"] / length_O)[:, None]
         yield f"{path}.weight", (factor_O1 * turned_OI - weight_OI).astype(np.float32)
 
-    def settings(self):
-        return super().settings() | {"use_dora": True}
+    def settings(self, backbone):
+        return super().settings(backbone) | {"use_dora": True}
 
 
 class DoraLinear(LoraLinear):

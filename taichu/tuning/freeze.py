@@ -36,5 +36,5 @@ class Freeze(Method):
     def shapes(self, backbone, base):
         return {name: base[name].shape for name in self.left(base)}
 
-    def settings(self):
+    def settings(self, backbone):
         return {"frozen": self.frozen}

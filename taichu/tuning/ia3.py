@@ -44,7 +44,7 @@ class Ia3(LinearMethod):
     def module_lists(self):
         return super().module_lists() | {"feedforward_modules": list(self.feed_forward)}
 
-    def settings(self):
+    def settings(self, backbone):
         return {"fan_in_fan_out": False}
 
     @classmethod

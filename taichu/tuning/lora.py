@@ -62,7 +62,7 @@ class Lora(LinearMethod):
         factors = [ratio[parameter.name.endswith(".lora_B")] for parameter in parameters]
         return AdamW(parameters, *settings, rate_factors=factors, **others)
 
-    def settings(self):
+    def settings(self, backbone):
         return {
             "r": self.rank,
             "lora_alpha": self.alpha,

@@ -103,8 +103,8 @@ class Method(ABC):
         """Patterns of linear maps that adapter_config.json names, by its key for them."""
         return {}
 
-    def settings(self) -> dict:
-        """What else adapter_config.json says of the method; modules_to_save aside."""
+    def settings(self, backbone: Backbone) -> dict:
+        """What else adapter_config.json says of the method in a model; modules_to_save aside."""
         return {}
 
     @classmethod

@@ -17,8 +17,8 @@ class PTuningV2(PrefixMethod):
     def create(self, backbone, weight):
         return DeepPrompts(backbone, self.places, weight)
 
-    def settings(self):
-        return super().settings() | {"prefix_projection": False}
+    def settings(self, backbone):
+        return super().settings(backbone) | {"prefix_projection": False}
 
     @classmethod
     def of_settings(cls, content, where):

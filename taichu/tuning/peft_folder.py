@@ -6,6 +6,7 @@ adapter of a converted language model serves `peft` and `transformers`, and one 
 here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.tuning.method import LinearMethod, Method, linear_maps
 from taichu.tuning.methods import method_of
 from taichu.tuning.patterns import select, select_parameters
-from taichu.tuning.peft_names import TABLES, from_peft, to_peft
+from taichu.tuning.peft_names import TABLES, to_peft
 from taichu.tuning.tuned import Tuned, fingerprint, require_effect
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+TABLE, HEAD_KEY = "table.own", f"{PREFIX}{TABLES['head']}.weight"
+# rows of tables that published models have not, which are those of no text
+OTHERS = {f"{table}.own": f"{PREFIX}{table}.others" for table in TABLES}
 WEIGHTS = ("lora_A", "lora_B")  # PEFT keeps LoRA's as maps of their own, so as their weights
 MODULE_LISTS = ("target_modules", "feedforward_modules")
 # keys that say nothing of what an adapter computes
@@ -77,13 +81,22 @@ def save_adapter(
         "inference_mode": True,
     }
     if method.modules_to_save:  # not all of PEFT's methods know it
-        content["modules_to_save"] = list(method.modules_to_save)
+        content["modules_to_save"] = to_modules(method.modules_to_save, tuned.base)
+    tied = TABLE in tuned.fully and tuned.backbone.head is None
+    if tied:
+        content["ensure_weight_tying"] = True
     for key, patterns in method.module_lists().items():
         content[key] = shortest(select(patterns, maps, key), maps)
     folder.mkdir(parents=True, exist_ok=True)
-    by_key = {to_key(name, method): tensor for name, tensor in tensors.items()}
+    by_key, pieces = {}, tuned.backbone.joint_ids.pieces
+    for name, tensor in tensors.items():
+        if name in OTHERS:
+            by_key[OTHERS[name]], tensor = tensor[pieces:], tensor[:pieces]
+        by_key[to_key(name, method)] = tensor
+    if tied:  # as PEFT does
+        by_key[HEAD_KEY] = by_key[to_key(TABLE, method)]
     save_tensors(folder / TENSORS, by_key, {"base": tuned.fingerprint()})
-    write_json(folder / CONFIG, {**content, **method.settings()})
+    write_json(folder / CONFIG, {**content, **method.settings(tuned.backbone)})
     if template:
         write_template(folder, template)
     return folder
@@ -107,23 +120,32 @@ def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Para
     by_key, notes = load_tensors(folder / TENSORS)
     maps = linear_maps(backbone)
     filled = [p for p in maps if any(key.startswith(f"{PREFIX}{to_peft(p)}.") for key in by_key)]
-    method = read_method(folder / CONFIG, list(maps), filled)
+    method = read_method(folder / CONFIG, list(maps), filled, list(base))
     wanted = method.shapes(backbone, base)
     for name in select_parameters(method.modules_to_save, base, f"{folder}: modules_to_save"):
         wanted[name] = tuple(base[name].shape)
-    tensors, where = {}, folder / TENSORS
+    if TABLE in wanted and backbone.head is None and HEAD_KEY not in by_key:
+        raise TuningError(
+            f"{folder}: modules_to_save: the table was trained apart from the head, which is tied "
+            "to it in this model; train with ensure_weight_tying"
+        )
+    tensors, where, pieces = {}, folder / TENSORS, backbone.joint_ids.pieces
     for name, shape in wanted.items():
         key = to_key(name, method)
         if key not in by_key:
             raise CheckpointError(f"{where}: tensor {key!r} is missing")
         tensors[name] = by_key.pop(key).astype(np.float32)
+        if name in OTHERS and tensors[name].shape == (pieces, *shape[1:]):
+            others = by_key.pop(OTHERS[name], base[name].asnumpy()[pieces:])
+            tensors[name] = np.concatenate((tensors[name], others.astype(np.float32)))
         if tensors[name].shape != tuple(shape):
             raise CheckpointError(
                 f"{where}: tensor {key!r} has shape {list(tensors[name].shape)}, "
                 f"the model wants {list(shape)}"
             )
-    for key in by_key:
-        raise CheckpointError(f"{where}: tensor {key!r} is not part of this adapter")
+    for key, tensor in by_key.items():
+        if not is_tied_copy(key, tensor, tensors, backbone):
+            raise CheckpointError(f"{where}: tensor {key!r} is not part of this adapter")
     own = fingerprint(base, tensors)
     if notes.get("base", own) != own:
         raise TuningError(
@@ -135,13 +157,22 @@ def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Para
     return Adapter(folder, method, tensors)
 
 
+def is_tied_copy(key: str, tensor: np.ndarray, tensors, backbone: Backbone) -> bool:
+    """Whether a tensor is what PEFT writes again of a table for the head that is tied to it."""
+    path, _, last = key.removeprefix(PREFIX).rpartition(".")
+    if backbone.head is not None or path != TABLES["head"]:
+        return False
+    table = tensors.get(TABLE if last == "weight" else f"table.{last}")
+    return table is not None and np.array_equal(tensor, table[: len(tensor)])
+
+
 def needed(name: str, tensors) -> bool:
     """Whether a base's parameter is one that an adapter changes."""
     around = name.rpartition(".")[0]
     return name in tensors or any(tensor.startswith(f"{around}.") for tensor in tensors)
 
 
-def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
+def read_method(path: Path, maps: list[str], filled: list[str], base: list[str]) -> Method:
     """The method that an adapter_config.json describes.
 
     Args:
@@ -149,6 +180,7 @@ def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
         maps: paths of the model's linear maps.
         filled: those of them that the adapter has tensors for; they are what a regular expression
             names, which is not run, as it comes from outside.
+        base: paths of the model's own parameters.
     """
     content = read_json(path)
     cls = method_of(content)
@@ -181,7 +213,7 @@ def read_method(path: Path, maps: list[str], filled: list[str]) -> Method:
             if not any(is_named(to_peft(map_), [module]) for map_ in maps):
                 raise TuningError(f"{path}: {key}: the model has no {module!r}")
         content[key] = [map_ for map_ in maps if is_named(to_peft(map_), named)]
-    content["modules_to_save"] = [from_peft(name) for name in fully]
+    content["modules_to_save"] = from_modules(fully, base)
     return cls.of_settings(content, str(path))
 
 
@@ -193,6 +225,35 @@ def read_list(content: dict, key: str, path: Path) -> list[str] | str:
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise ConfigError(f"{path}: {key}: must be a list of names")
     return named
+
+
+def to_modules(patterns: tuple[str, ...], base: Iterable[str]) -> list[str]:
+    """What PEFT calls the modules that patterns name; a pattern itself where not all that it names
+    is whole modules of published models."""
+    found = []
+    for pattern in patterns:
+        chosen = select_parameters([pattern], base, "modules_to_save")
+        modules = {module_of(name) for name in chosen}
+        whole = [name for name in base if module_of(name) in modules] == chosen
+        published = all(to_peft(module) != module for module in modules)
+        found += map(to_peft, sorted(modules)) if whole and published else [pattern]
+    return found
+
+
+def from_modules(named: list[str], base: list[str]) -> list[str]:
+    """The parameters of modules that PEFT names, which are all whose path ends so; what is none of
+    them is a pattern of ours."""
+    theirs = {name: to_peft(module_of(name)) for name in base}
+    theirs = {name: path for name, path in theirs.items() if path != module_of(name)}
+    found = []
+    for end in named:
+        found += [name for name, path in theirs.items() if path.endswith(end)] or [end]
+    return found
+
+
+def module_of(parameter: str) -> str:
+    """The path of the Cell that a parameter is of."""
+    return parameter.rpartition(".")[0]
 
 
 def is_named(path: str, named: list[str]) -> bool:
@@ -213,8 +274,7 @@ def to_key(name: str, method: Method) -> str:
     path, _, last = name.rpartition(".")
     if not path:
         return name if method.brings(name) else PREFIX + name
-    if method.brings(name):
-        path = TABLES.get(path, path)
+    last = "weight" if name in OTHERS else last
     return f"{PREFIX}{to_peft(path)}.{last}" + (".weight" if takes_weight(last, method) else "")
 
 

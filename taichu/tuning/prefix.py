@@ -62,7 +62,7 @@ class PrefixMethod(Method):
     def acts(self, tensors, base, backbone):
         return True  # a place always takes a share of the softmax
 
-    def settings(self):
+    def settings(self, backbone):
         return {"num_virtual_tokens": self.places}
 
     @classmethod

@@ -3,7 +3,6 @@
 Names of dimensions: W rows of a table, D width, n ids.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,7 +18,6 @@ from taichu.model.backbone import Backbone
 from taichu.model.spelling import OWN_SHARE, spelled_rows
 from taichu.tuning.method import Method, TunedCell, replace
 from taichu.tuning.peft_names import TABLES
-from taichu.vocabulary import JointIds, control_tokens
 
 PART = "trainable_tokens_delta"
 
@@ -70,7 +68,7 @@ class TrainableTokens(Method):
 
     def differences(self, tensors, base, backbone):
         yield from super().differences(tensors, base, backbone)
-        ids_n, joint = self.ids(backbone), joint_ids(backbone)
+        ids_n, joint = self.ids(backbone), backbone.joint_ids
         codes = sum(len(joint.codes(modality)) for modality in joint.media)
         share_n = np.where(ids_n < joint.size - codes, 1.0, OWN_SHARE)
         for table in self.tables(backbone):
@@ -87,7 +85,7 @@ class TrainableTokens(Method):
         Raises:
             TuningError: the model has no such id or modality.
         """
-        joint, found = joint_ids(backbone), []
+        joint, found = backbone.joint_ids, []
         for token in self.tokens:
             if isinstance(token, str):
                 if token not in joint.media:
@@ -104,8 +102,8 @@ class TrainableTokens(Method):
         """Those of the targets that the model has."""
         return [t for t in self.targets if t == "table" or backbone.head is not None]
 
-    def settings(self):
-        targets = [TABLES[table].rpartition(".")[2] for table in self.targets]
+    def settings(self, backbone):
+        targets = [TABLES[table].rpartition(".")[2] for table in self.tables(backbone)]
         return {"token_indices": list(self.tokens), "target_modules": targets}
 
     @classmethod
@@ -158,13 +156,6 @@ class _PutRows(nn.Cell):
     def bprop(self, table_WD, rows_nD, out, dout_WD):
         left = ops.concat((dout_WD, ops.zeros_like(rows_nD)), 0)
         return self.look_up(left, self.source_W), self.look_up(dout_WD, self.ids_n)
-
-
-def joint_ids(backbone: Backbone) -> JointIds:
-    """Of the vocabulary that a backbone is for."""
-    codes = {name: math.prod(levels) for name, levels in backbone.levels.items()}
-    others = len(control_tokens(codes)) + sum(codes.values())
-    return JointIds(backbone.vocabulary_size - others, codes)
 
 
 def parts_of(backbone: Backbone, table: str) -> dict[str, ms.Parameter]:

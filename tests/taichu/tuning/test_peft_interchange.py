@@ -1,12 +1,15 @@
 """Adapters of a language model go to `peft` and come from it: equal logits and gradients."""
 
 import copy
+import dataclasses
+import functools
 
 import mindspore as ms
 import numpy as np
 import pytest
 
 from taichu.config import ModelConfig
+from taichu.errors import TaichuError
 from taichu.model.backbone import Backbone
 from taichu.storage.checkpoint import load_parameters, named_parameters
 from taichu.tuning.adalora import AdaLora
@@ -15,10 +18,11 @@ from taichu.tuning.ia3 import Ia3
 from taichu.tuning.lora import Lora
 from taichu.tuning.p_tuning_v2 import PTuningV2
 from taichu.tuning.peft_folder import read_adapter, save_adapter
-from taichu.tuning.peft_names import TABLES, to_peft
+from taichu.tuning.peft_names import to_peft
 from taichu.tuning.prompt import PromptTuning
 from taichu.tuning.trainable_tokens import TrainableTokens
 from taichu.tuning.tuned import tune
+from taichu.vocabulary import control_tokens
 from tests.taichu.tuning.trial import disturb
 
 torch = pytest.importorskip("torch")
@@ -26,6 +30,7 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 V = 60
+CONTROL = len(control_tokens(()))  # ids behind those of text, which are theirs too
 SIZE = ModelConfig(
     width=32,
     depth=2,
@@ -42,7 +47,7 @@ SIZE = ModelConfig(
 )
 IDS = np.random.default_rng(2).integers(0, V, (2, 9)).astype(np.int32)
 TOKENS = tuple(int(i) for i in dict.fromkeys(IDS[0, 2:8]))  # some that occur
-ATTENTION = ("query", "key", "value", "output")
+MODULES = ("table", "head", "norm", "key", "blocks.1.*_norm")
 OURS = {
     "lora": Lora(rank=4, alpha=6, targets=("query", "value", "down")),
     "some blocks": Lora(rank=4, targets=("blocks.1.attention.*",)),
@@ -54,6 +59,11 @@ OURS = {
     "prompt": PromptTuning(places=4),
     "tokens": TrainableTokens(tokens=TOKENS),
     "tokens of the table": TrainableTokens(tokens=TOKENS, targets=("table",)),
+    "lora beside modules": Lora(rank=2, targets=("query",), modules_to_save=MODULES),
+    "ia3 beside modules": Ia3(modules_to_save=("head", "blocks.0.feed_forward_norm")),
+    "lora, tied": Lora(rank=4),
+    "lora beside the table, tied": Lora(rank=4, modules_to_save=("table",)),
+    "tokens, tied": TrainableTokens(tokens=TOKENS),
 }
 Q_V_DOWN = ["q_proj", "v_proj", "down_proj"]
 THEIRS = {
@@ -79,11 +89,26 @@ THEIRS = {
         target_modules=["embed_tokens", "lm_head"],
     ),
     "tokens of the table": dict(kind="TrainableTokensConfig", token_indices=list(TOKENS)),
+    "lora beside modules": dict(
+        kind="LoraConfig",
+        r=2,
+        target_modules=["q_proj"],
+        modules_to_save=["embed_tokens", "lm_head", "norm", "layers.1.self_attn.k_proj"],
+    ),
+    "lora, tied": dict(kind="LoraConfig", r=4, target_modules="all-linear"),
+    "lora beside the table, tied": dict(
+        kind="LoraConfig",
+        r=4,
+        target_modules=["q_proj"],
+        modules_to_save=["embed_tokens"],
+        ensure_weight_tying=True,
+    ),
+    "tokens, tied": dict(kind="TrainableTokensConfig", token_indices=list(TOKENS)),
 }
 
 
-@pytest.fixture(scope="module")
-def language():
+@functools.cache
+def draw_language(tied: bool):
     """A small Qwen2 of `transformers`, its every parameter drawn."""
     torch.manual_seed(5)
     config = transformers.Qwen2Config(
@@ -95,7 +120,7 @@ def language():
         intermediate_size=SIZE.hidden,
         rms_norm_eps=SIZE.norm_epsilon,
         rope_theta=SIZE.rope_base,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         attn_implementation="eager",
     )
     model = transformers.Qwen2ForCausalLM(config).eval()
@@ -105,27 +130,34 @@ def language():
     return model
 
 
+@pytest.fixture
+def language(name):
+    """For the tests of a name: its head is tied where the name says so."""
+    return draw_language("tied" in name)
+
+
 def twin(language) -> Backbone:
     """The same model of ours."""
-    backbone = Backbone(SIZE, V, [])
+    tied = language.config.tie_word_embeddings
+    backbone = Backbone(dataclasses.replace(SIZE, tied=tied), V + CONTROL, [])
     theirs = {name: p.detach().numpy() for name, p in language.named_parameters()}
     tensors = {}
     for name, parameter in named_parameters(backbone).items():
         path, _, last = name.rpartition(".")
-        key = "model.norm.weight" if name == "norm.weight" else f"{to_peft(path)}.{last}"
-        tensors[name] = theirs.get(key, parameter.asnumpy())
-    tensors["table.own"] = theirs["model.embed_tokens.weight"]
-    tensors["head.own"] = theirs["lm_head.weight"]
+        key = f"{to_peft(path)}.{'weight' if last == 'own' else last}"
+        tensors[name] = parameter.asnumpy().copy()
+        if key in theirs:
+            tensors[name][: len(theirs[key])] = theirs[key]
     load_parameters(named_parameters(backbone), tensors, "the twin")
     return backbone
 
 
 def logits(backbone):
-    """Of the ids, (rows, L, V)."""
+    """Of the ids and for those of text, (rows, L, V)."""
     (rows, L), zeros = IDS.shape, ms.Tensor(np.zeros_like(IDS))
     coords = np.broadcast_to(np.arange(L, dtype=np.int32)[None, :, None], (rows, L, 3))
     hidden = backbone(ms.Tensor(IDS), zeros, ms.Tensor(coords.copy()), zeros + 1, zeros)
-    return backbone.decode(hidden).reshape((rows, L, V))
+    return backbone.decode(hidden).reshape((rows, L, -1))[..., :V]
 
 
 def their_logits(model) -> np.ndarray:
@@ -138,7 +170,8 @@ def of_ids(model):
     return model(input_ids=torch.tensor(IDS, dtype=torch.long)).logits[:, -IDS.shape[1] :]
 
 
-def test_the_twin_is_one(cpu, language):
+@pytest.mark.parametrize("name", ["own head", "tied head"])
+def test_the_twin_is_one(name, cpu, language):
     np.testing.assert_allclose(logits(twin(language)).asnumpy(), their_logits(language), atol=1e-4)
 
 
@@ -181,21 +214,36 @@ def test_we_load_peft_s_and_the_gradients_agree(name, cpu, language, tmp_path):
     theirs = {n: p.grad.numpy() for n, p in model.named_parameters() if p.requires_grad}
     parameters = ms.ParameterTuple(list(tuned.trained.values()))
     pull = ms.Tensor(pull)
-    found = ms.value_and_grad(lambda: (logits(backbone) * pull).sum(), None, parameters)()[1]
-    assert len(theirs) == len(found)
-    for name, gradient in zip(tuned.trained, found):
+    gradients = ms.value_and_grad(lambda: (logits(backbone) * pull).sum(), None, parameters)()[1]
+    assert len(theirs) == len(gradients)
+    for name, gradient in zip(tuned.trained, gradients):
         path, _, part = name.rpartition(".")
-        marks = [TABLES.get(path, to_peft(path)), part]
+        marks = [to_peft(path), "weight" if part == "own" else part]
         grads = [g for key, g in theirs.items() if all(mark in key for mark in marks)]
         if not path:  # the one matrix of a prefix
             grads = list(theirs.values())
         assert len(grads) == 1, (name, list(theirs))
         scale = np.abs(grads[0]).max()
-        shape = gradient.shape
-        np.testing.assert_allclose(
-            gradient.asnumpy() / scale, grads[0].reshape(shape) / scale, atol=2e-4
-        )
+        found = gradient.asnumpy()
+        found = found[:V] if part == "own" else found
+        wanted = grads[0].reshape(found.shape)
+        np.testing.assert_allclose(found / scale, wanted / scale, atol=2e-4)
 
     if adapter.method.mergeable:
         tuned.merge()
         np.testing.assert_allclose(logits(backbone).asnumpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tied head"])
+@pytest.mark.parametrize("apart", [["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_a_table_trained_apart_from_the_head_that_is_tied_to_it(apart, cpu, language, tmp_path):
+    """Such a model is not tied any more, and ours stays so."""
+    settings = dict(r=2, target_modules=["q_proj"], modules_to_save=apart)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **settings)
+    model = peft.get_peft_model(copy.deepcopy(language), config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.2)
+    model.save_pretrained(tmp_path)
+    backbone = twin(language)
+    with pytest.raises(TaichuError, match="apart from the head|lm_head"):
+        read_adapter(tmp_path, backbone, named_parameters(backbone))
