@@ -13,16 +13,16 @@ pytestmark = pytest.mark.skipif(
     missing_tool() is not None, reason=f"{missing_tool()} is not there: no stand-ins can be built"
 )
 
-# of nano's 63 trained parameters 11 are a block's; here it has two blocks
-READING, OF_BLOCK, OF_LOSSES, BLOCKS = 14, 11, 5, 2
+# of nano's 63 trained parameters 11 are a block's; here it has one block
+READING, OF_BLOCK, OF_LOSSES, BLOCKS = 14, 11, 5, 1
 PARAMETERS = READING + BLOCKS * OF_BLOCK + OF_LOSSES
 ALIGNMENT = {"AllGather": 4, "ReduceScatter": 2, "AllReduce": 1}
 
 
 @pytest.fixture(scope="module")
 def size(tmp_path_factory):
-    """nano, with two blocks; its override."""
-    path = tmp_path_factory.mktemp("size") / "two_blocks.yaml"
+    """nano, with one block; its override."""
+    path = tmp_path_factory.mktemp("size") / "one_block.yaml"
     text = (SIZES / "nano.yaml").read_text(encoding="utf-8")
     assert "\ndepth: 4" in text
     path.write_text(text.replace("\ndepth: 4", f"\ndepth: {BLOCKS}"), encoding="utf-8")
@@ -46,7 +46,7 @@ def test_other_ways_of_training(select, size, change):
     assert find_faults(select("step", size, change)) == []
 
 
-@pytest.mark.parametrize("rank", [0, 3, 7])
+@pytest.mark.parametrize("rank", [0, 7])
 def test_data_ranks_reduce_each_gradient_once(select, size, rank):
     """And gather both sides' embeddings, their groups and captions; and the number of pairs."""
     selection = select("step", size, rank=rank, ranks=8)
@@ -54,10 +54,9 @@ def test_data_ranks_reduce_each_gradient_once(select, size, rank):
     assert collectives(selection) == {**ALIGNMENT, "AllReduce": PARAMETERS + 1}
 
 
-@pytest.mark.parametrize("rank", [0, 5])
-def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(select, size, rank):
+def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(select, size):
     matrix = "parallel.tensor=2", "parallel.sequence=2"
-    selection = select("step", size, *matrix, rank=rank, ranks=8)
+    selection = select("step", size, *matrix, rank=5, ranks=8)
     assert find_faults(selection) == []
     found = collectives(selection)
     # query, key, value and output, there and back
@@ -69,7 +68,7 @@ def test_tensor_and_sequence_ranks_exchange_what_a_block_needs(select, size, ran
     assert found["ReduceScatter"] == ALIGNMENT["ReduceScatter"] + 1
 
 
-@pytest.mark.parametrize("rank", [0, 3, 5, 6])
+@pytest.mark.parametrize("rank", [0, 3, 6])
 def test_stages_send_to_their_neighbours(select, rank):
     """Of four stages with two data ranks each, a block of nano a stage."""
     keys = "parallel.pipeline=4", "train.accumulate=2"

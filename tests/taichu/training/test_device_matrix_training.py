@@ -26,12 +26,10 @@ TWO = {
     "parameters": "data",
     "tensor": "tensor",
     "sharded sequence": "tensor",
-    "recomputed tensor": "tensor",
     "pipeline": "pipeline",
-    "untied pipeline": "untied pipeline",
     "expert": "expert",
     "expert parameters": "expert",
-    "expert pipeline": "expert pipeline",
+    "untied expert pipeline": "untied expert pipeline",
 }
 FOUR = {
     "stages": "stages",
