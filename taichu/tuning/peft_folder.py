@@ -119,42 +119,56 @@ def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Para
     folder = Path(folder)
     by_key, notes = load_tensors(folder / TENSORS)
     maps = linear_maps(backbone)
-    filled = [p for p in maps if any(key.startswith(f"{PREFIX}{to_peft(p)}.") for key in by_key)]
+    theirs = {path: PREFIX + to_peft(path) for path in maps}
+    own = {f"{path}.{last}" for path in theirs.values() for last in ("weight", "bias")}
+    beside = [key for key in by_key if key not in own]
+    filled = [p for p, path in theirs.items() if any(k.startswith(f"{path}.") for k in beside)]
     method = read_method(folder / CONFIG, list(maps), filled, list(base))
     wanted = method.shapes(backbone, base)
-    for name in select_parameters(method.modules_to_save, base, f"{folder}: modules_to_save"):
-        wanted[name] = tuple(base[name].shape)
-    if TABLE in wanted and backbone.head is None and HEAD_KEY not in by_key:
+    fully = select_parameters(method.modules_to_save, base, f"{folder}: modules_to_save")
+    wanted |= {name: tuple(base[name].shape) for name in fully}
+    if TABLE in fully and backbone.head is None and HEAD_KEY not in by_key:
         raise TuningError(
             f"{folder}: modules_to_save: the table was trained apart from the head, which is tied "
             "to it in this model; train with ensure_weight_tying"
         )
     tensors, where, pieces = {}, folder / TENSORS, backbone.joint_ids.pieces
     for name, shape in wanted.items():
-        key = to_key(name, method)
-        if key not in by_key:
-            raise CheckpointError(f"{where}: tensor {key!r} is missing")
-        tensors[name] = by_key.pop(key).astype(np.float32)
-        if name in OTHERS and tensors[name].shape == (pieces, *shape[1:]):
-            others = by_key.pop(OTHERS[name], base[name].asnumpy()[pieces:])
-            tensors[name] = np.concatenate((tensors[name], others.astype(np.float32)))
-        if tensors[name].shape != tuple(shape):
-            raise CheckpointError(
-                f"{where}: tensor {key!r} has shape {list(tensors[name].shape)}, "
-                f"the model wants {list(shape)}"
-            )
+        shape = (pieces, *shape[1:]) if name in OTHERS else shape
+        tensors[name] = take(by_key, to_key(name, method), shape, where)
+        if name in OTHERS:  # which PEFT's have not: they stay as they are
+            others = base[name].asnumpy()[pieces:]
+            if OTHERS[name] in by_key:
+                others = take(by_key, OTHERS[name], others.shape, where)
+            tensors[name] = np.concatenate((tensors[name], others))
     for key, tensor in by_key.items():
         if not is_tied_copy(key, tensor, tensors, backbone):
             raise CheckpointError(f"{where}: tensor {key!r} is not part of this adapter")
-    own = fingerprint(base, tensors)
-    if notes.get("base", own) != own:
+    checksum = fingerprint(base, tensors)
+    if notes.get("base", checksum) != checksum:
         raise TuningError(
             f"{folder}: was trained for another base, whose weights have the checksum "
-            f"{notes['base']}; this model's have {own}"
+            f"{notes['base']}; this model's have {checksum}"
         )
     arrays = {name: p.asnumpy() for name, p in base.items() if needed(name, tensors)}
     require_effect(method, tensors, arrays, backbone, str(folder))
     return Adapter(folder, method, tensors)
+
+
+def take(by_key: dict[str, np.ndarray], key: str, shape: tuple[int, ...], where: Path):
+    """A tensor, float32, taken out of a file's.
+
+    Raises:
+        CheckpointError: it is missing or misshapen.
+    """
+    if key not in by_key:
+        raise CheckpointError(f"{where}: tensor {key!r} is missing")
+    tensor = by_key.pop(key).astype(np.float32)
+    if tensor.shape != tuple(shape):
+        raise CheckpointError(
+            f"{where}: tensor {key!r} has shape {list(tensor.shape)}, the model wants {list(shape)}"
+        )
+    return tensor
 
 
 def is_tied_copy(key: str, tensor: np.ndarray, tensors, backbone: Backbone) -> bool:

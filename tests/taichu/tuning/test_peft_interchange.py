@@ -95,6 +95,9 @@ THEIRS = {
         target_modules=["q_proj"],
         modules_to_save=["embed_tokens", "lm_head", "norm", "layers.1.self_attn.k_proj"],
     ),
+    "expression beside modules": dict(
+        kind="LoraConfig", r=2, target_modules=r".*1\.self_attn\.q_proj", modules_to_save=["k_proj"]
+    ),
     "lora, tied": dict(kind="LoraConfig", r=4, target_modules="all-linear"),
     "lora beside the table, tied": dict(
         kind="LoraConfig",
