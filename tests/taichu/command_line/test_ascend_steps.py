@@ -87,7 +87,7 @@ def test_stages_send_to_their_neighbours(select, rank):
 def test_shards_are_scattered_and_gathered(select, size, shard):
     found = collectives(select("step", size, f"parallel.shard={shard}", rank=3, ranks=8))
     shared = found["ReduceScatter"] - ALIGNMENT["ReduceScatter"]
-    assert shared == found["AllGather"] - ALIGNMENT["AllGather"] > 15
+    assert shared == found["AllGather"] - ALIGNMENT["AllGather"] > 10
     # the other gradients, the number of pairs, the norm's sum
     assert found["AllReduce"] == PARAMETERS - shared + 2
 
@@ -101,7 +101,7 @@ def mixture(size):
     return f"model={mixed}"
 
 
-@pytest.mark.parametrize("graph", ["step", "prefill", "decode"])
+@pytest.mark.parametrize("graph", ["step", "decode"])
 def test_experts_have_kernels(select, mixture, graph):
     selection = select(graph, mixture)
     assert find_faults(selection) == []
