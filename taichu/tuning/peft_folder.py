@@ -209,6 +209,7 @@ def read_method(path: Path, maps: list[str], filled: list[str], base: list[str])
     lists = {}
     if issubclass(cls, LinearMethod):
         lists = {key: read_list(content, key, path) for key in MODULE_LISTS if content.get(key)}
+        maps = left_maps(content, maps, filled, path)
     if isinstance(fully := read_list(content, "modules_to_save", path), str):
         raise ConfigError(f"{path}: modules_to_save: must be a list of names")
     # what is not set says nothing, of whatever it is
@@ -229,6 +230,23 @@ def read_method(path: Path, maps: list[str], filled: list[str], base: list[str])
         content[key] = [map_ for map_ in maps if is_named(to_peft(map_), named)]
     content["modules_to_save"] = from_modules(fully, base)
     return cls.of_settings(content, str(path))
+
+
+def left_maps(content: dict, maps: list[str], filled: list[str], path: Path) -> list[str]:
+    """The maps that layers_to_transform and exclude_modules, taken out of settings, leave.
+
+    Raises:
+        ConfigError: one of them is malformed.
+    """
+    layers = content.pop("layers_to_transform", None)
+    if isinstance(excluded := read_list(content, "exclude_modules", path), str):
+        return filled  # an expression
+    layers = [layers] if isinstance(layers, int) else layers
+    if layers is not None:
+        if not isinstance(layers, list) or not all(isinstance(number, int) for number in layers):
+            raise ConfigError(f"{path}: layers_to_transform: must be a list of numbers")
+        maps = [map_ for map_ in maps if map_.startswith(tuple(f"blocks.{n}." for n in layers))]
+    return [map_ for map_ in maps if not is_named(to_peft(map_), excluded)]
 
 
 def read_list(content: dict, key: str, path: Path) -> list[str] | str:

@@ -69,6 +69,12 @@ Q_V_DOWN = ["q_proj", "v_proj", "down_proj"]
 THEIRS = {
     "lora": dict(kind="LoraConfig", r=4, lora_alpha=6, target_modules=Q_V_DOWN),
     "expression": dict(kind="LoraConfig", r=2, target_modules=r".*layers\.1\.mlp\.(up|down)_proj"),
+    "one layer": dict(
+        kind="LoraConfig", r=2, target_modules=["q_proj", "down_proj"], layers_to_transform=[1]
+    ),
+    "but one": dict(
+        kind="LoraConfig", r=2, target_modules=Q_V_DOWN, exclude_modules=["0.self_attn.q_proj"]
+    ),
     "rslora": dict(
         kind="LoraConfig", r=4, lora_alpha=6, use_rslora=True, target_modules="all-linear"
     ),
