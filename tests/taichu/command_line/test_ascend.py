@@ -1,5 +1,5 @@
 """The graphs of every size have kernels on an Ascend, some on a GPU; skipped where stand-ins cannot
-be built. All blocks of a size are alike: of those but nano one is compiled."""
+be built. All blocks of a size are alike: of those but nano two are compiled."""
 
 import re
 import sys
@@ -21,14 +21,14 @@ needs_plugin = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def shallow(tmp_path_factory):
-    """shallow(size): the override that chooses it with one block; nano as it is."""
+    """shallow(size): the override that chooses it with two blocks; nano as it is."""
     folder = tmp_path_factory.mktemp("sizes")
 
     def write(size: str) -> str:
         if size == "nano":
             return "model=nano"
         text = (SIZES / f"{size}.yaml").read_text(encoding="utf-8")
-        text, count = re.subn(r"^depth: \d+", "depth: 1", text, flags=re.MULTILINE)
+        text, count = re.subn(r"^depth: \d+", "depth: 2", text, flags=re.MULTILINE)
         assert count == 1
         (folder / f"{size}.yaml").write_text(text, encoding="utf-8")
         return f"model={folder / size}.yaml"
