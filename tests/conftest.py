@@ -1,11 +1,20 @@
 """What every test starts from: MindSpore on the CPU, quiet, with a fixed seed."""
 
+import gc
 import threading
 import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def young_heap():
+    """Leaves what earlier modules have left out of later collections. MindSpore asks for many, and
+    keeps so much of all that it has compiled that each would take seconds in the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
