@@ -109,7 +109,7 @@ def show_machine(device: str) -> list[tuple[str, str]]:
         size = load_size(path.stem)
         adapters = [create_adapter(n, s) for n, s in size.modalities.items()]
         grids = [(a.geometry.tokens, a.geometry.patch_size) for a in adapters]
-        ids = JointIds(size.pieces, {n: codec.codes for n, codec in size.codecs.items()}).size
+        ids = JointIds(size.pieces, size.code_counts).size
         sizes[path.stem] = count_parameters(size, ids, grids)
     for name, count in sorted(sizes.items(), key=lambda item: item[1]):
         lines.append((f"size {name}", f"{count:,} parameters"))

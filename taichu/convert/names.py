@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from taichu.config import ModelConfig
-from taichu.model.published_names import THEIRS_TO_OURS
+from taichu.model.published_names import OUTSIDE, THEIRS_TO_OURS
 
-TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+TABLE, HEAD, NORM = (f"{OUTSIDE[cell]}.weight" for cell in ("table", "head", "norm"))
 
 # our tensors that no language model has
 NEW = (
@@ -45,4 +45,4 @@ def language_tensors(config: ModelConfig) -> Iterator[tuple[str, str, tuple[int,
             yield f"{theirs}.weight", f"{ours}.weight", shape
             if config.bias and part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
                 yield f"{theirs}.bias", f"{ours}.bias", shape[:1]
-    yield "model.norm.weight", "norm.weight", (D,)
+    yield NORM, "norm.weight", (D,)

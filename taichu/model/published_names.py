@@ -1,5 +1,9 @@
-"""What the parts of a block are called in published LLaMA, Qwen and Mistral models."""
+"""What the parts of a backbone are called in published LLaMA, Qwen and Mistral models."""
 
+# tables of ids' vectors
+TABLES = {"table": "model.embed_tokens", "head": "lm_head"}
+OUTSIDE = TABLES | {"norm": "model.norm"}  # of the blocks
+# of a block
 OURS_TO_THEIRS = {
     "attention.query": "self_attn.q_proj",
     "attention.key": "self_attn.k_proj",

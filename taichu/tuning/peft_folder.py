@@ -17,12 +17,13 @@ from ascend.ranks import read_ranks
 from taichu.data.conversations.template import ChatTemplate, write_template
 from taichu.errors import CheckpointError, ConfigError, TuningError
 from taichu.model.backbone import Backbone
+from taichu.model.published_names import TABLES
 from taichu.storage.model_folder import read_json, write_json
 from taichu.storage.tensor_file import load_tensors, save_tensors
 from taichu.tuning.method import LinearMethod, Method, linear_maps
 from taichu.tuning.methods import method_of
 from taichu.tuning.patterns import select, select_parameters
-from taichu.tuning.peft_names import TABLES, to_peft
+from taichu.tuning.peft_names import to_peft
 from taichu.tuning.tuned import Tuned, fingerprint, require_effect
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -137,9 +138,11 @@ def read_adapter(folder: Path | str, backbone: Backbone, base: dict[str, ms.Para
         shape = (pieces, *shape[1:]) if name in OTHERS else shape
         tensors[name] = take(by_key, to_key(name, method), shape, where)
         if name in OTHERS:  # which PEFT's have not: they stay as they are
-            others = base[name].asnumpy()[pieces:]
             if OTHERS[name] in by_key:
-                others = take(by_key, OTHERS[name], others.shape, where)
+                rest = (base[name].shape[0] - pieces, *shape[1:])
+                others = take(by_key, OTHERS[name], rest, where)
+            else:
+                others = base[name].asnumpy()[pieces:]
             tensors[name] = np.concatenate((tensors[name], others))
     for key, tensor in by_key.items():
         if not is_tied_copy(key, tensor, tensors, backbone):

@@ -2,11 +2,7 @@
 
 import re
 
-from taichu.model.published_names import OURS_TO_THEIRS
-
-# the tables of ids' vectors
-TABLES = {"table": "model.embed_tokens", "head": "lm_head"}
-OUTSIDE = TABLES | {"norm": "model.norm"}
+from taichu.model.published_names import OURS_TO_THEIRS, OUTSIDE
 
 
 def to_peft(path: str) -> str:

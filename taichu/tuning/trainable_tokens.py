@@ -15,9 +15,9 @@ from ascend import operators
 from taichu.config import nearest
 from taichu.errors import ConfigError, TuningError
 from taichu.model.backbone import Backbone
+from taichu.model.published_names import TABLES
 from taichu.model.spelling import OWN_SHARE, spelled_rows
 from taichu.tuning.method import Method, TunedCell, replace
-from taichu.tuning.peft_names import TABLES
 
 PART = "trainable_tokens_delta"
 
